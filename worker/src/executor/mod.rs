@@ -1,0 +1,76 @@
+//! What runs an attempt. An executor goes forward only: prepare, create, start, wait, collect,
+//! remove; it is told to stop, and it answers with an outcome, always. It knows no master, no
+//! session and no ledger.
+
+pub mod docker;
+pub mod mock;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cloudai_model::{AttemptId, Cause, Outcome, Session, TaskSpec, Timestamp};
+use tokio::sync::{mpsc, watch};
+
+use crate::logs::LogWriter;
+
+/// One attempt, as an executor needs it.
+#[derive(Debug, Clone)]
+pub struct Assignment {
+    /// Which attempt.
+    pub attempt: AttemptId,
+    /// Under which session; a label of the container.
+    pub session: Session,
+    /// What to run.
+    pub spec: Arc<TaskSpec>,
+}
+
+/// What becomes known while an attempt runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Something that a person wants to know: pulling, 40 % of the image.
+    Note(String),
+    /// The container started.
+    Started(Timestamp),
+}
+
+/// The wish to end an attempt before it ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StopRequest {
+    /// The cause that the outcome shall carry: cancelled, timeout or worker_lost.
+    pub cause: Cause,
+    /// From SIGTERM to SIGKILL, in milliseconds.
+    pub grace_ms: u64,
+}
+
+/// The channels of one attempt.
+#[derive(Debug)]
+pub struct RunChannels {
+    /// Bounded; an executor waits when it is full.
+    pub progress: mpsc::Sender<Progress>,
+    /// Where the container's output goes.
+    pub log: LogWriter,
+    /// `Some` once the attempt shall stop. It may be so before the container exists.
+    pub stop: watch::Receiver<Option<StopRequest>>,
+    /// An empty directory for the regular files of `/output`.
+    pub output_dir: PathBuf,
+}
+
+/// How an attempt ended on this machine, and when.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// How.
+    pub outcome: Outcome,
+    /// When its container ended; now, when there was none.
+    pub at: Timestamp,
+    /// Files of `/output` below `RunChannels::output_dir`, as relative paths.
+    pub files: Vec<PathBuf>,
+}
+
+/// What the engine can do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Engine {
+    /// Name and version for people, for example `Docker Engine 20.10.24`.
+    pub name: String,
+    /// Devices that the engine can hand to a container.
+    pub gpu_count: u32,
+}
