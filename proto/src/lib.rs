@@ -2,6 +2,7 @@
 //! where wire becomes model and model becomes wire. Knows no socket and no state.
 
 pub mod convert;
+pub mod log_record;
 
 /// `package cluster`: masters and workers.
 #[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]

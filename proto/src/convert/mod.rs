@@ -1,1 +1,1 @@
-//! The border between wire and model.
+//! Placeholder.
