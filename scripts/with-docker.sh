@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Runs a command with a Docker engine: scripts/with-docker.sh COMMAND [ARGUMENT…]
+#
+# When no engine answers, one is started and ended again with the command. An engine that answers
+# already is used and left alone. The exit code is the command's.
+set -euo pipefail
+here="$(dirname "$0")"
+# shellcheck source=scripts/prelude.sh
+. "$here/prelude.sh"
+
+[ $# -gt 0 ] || fail "usage: $0 COMMAND [ARGUMENT…]"
+if ! docker_answers; then
+    trap '"$here/stop-docker.sh"' EXIT
+    "$here/ensure-docker.sh"
+fi
+"$@"
