@@ -23,7 +23,8 @@ pub enum LogStream {
 #[cfg_attr(feature = "openapi", into_params(parameter_in = Query))]
 #[serde(deny_unknown_fields)]
 pub struct LogQuery {
-    /// Go on until the task has ended. Without it the answer is what there is now.
+    /// Go on until the task has ended, over the tries that it may still need. Without it the
+    /// answer is what there is now.
     #[serde(default)]
     pub follow: bool,
     /// Only this attempt; the current or last one when not given.
@@ -34,7 +35,8 @@ pub struct LogQuery {
     pub stream: Option<LogStream>,
 }
 
-/// One line of the answer.
+/// One line of the answer. An empty line between them is a sign of life: a following answer has
+/// one at least every 15 s.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
@@ -52,6 +54,8 @@ pub enum LogItem {
 pub struct LogLine {
     /// Where it comes from.
     pub stream: LogStream,
+    /// Which try of the task wrote it.
+    pub attempt: u32,
     /// When it was written, by the worker's clock.
     pub at_ms: u64,
     /// The piece, when it is UTF-8.
@@ -81,7 +85,7 @@ mod tests {
 
     #[test]
     fn pieces_and_the_end_are_told_apart() {
-        let piece = r#"{"stream":"stdout","at_ms":5,"text":"hello\n"}"#;
+        let piece = r#"{"stream":"stdout","attempt":1,"at_ms":5,"text":"hello\n"}"#;
         let LogItem::Line(line) = serde_json::from_str(piece).unwrap() else { panic!("no line") };
         assert_eq!(line.text.as_deref(), Some("hello\n"));
         assert_eq!(serde_json::to_string(&LogItem::Line(line)).unwrap(), piece);
