@@ -10,6 +10,7 @@ mod id;
 mod job;
 mod outcome;
 mod ranges;
+mod report;
 mod resources;
 mod snapshot;
 mod spec;
@@ -21,6 +22,7 @@ pub use id::{AttemptId, AttemptNo, IdError, JobId, RequestId, Session, TaskId, W
 pub use job::{ARRAY_INDEX_MAX, JobShape, ShapeError};
 pub use outcome::{Cause, LossCause, Outcome};
 pub use ranges::Ranges;
+pub use report::{AttemptReport, ReportWhat, StopReason, Usage};
 pub use resources::{Lack, Resource, Resources};
 pub use snapshot::{
     AttemptEnd, Ended, EndedCounts, Hold, JobRecord, LiveState, LiveTask, Queued, Snapshot,
