@@ -60,6 +60,35 @@ impl Ranges {
         true
     }
 
+    /// Takes every position of `first..=last` out.
+    pub fn remove_span(&mut self, first: u32, last: u32) {
+        if first > last {
+            return;
+        }
+        let cut: Vec<(u32, u32)> = self
+            .parts
+            .range(..=last)
+            .rev()
+            .map(|(low, high)| (*low, *high))
+            .take_while(|(_, high)| *high >= first)
+            .collect();
+        for (low, high) in cut {
+            self.parts.remove(&low);
+            self.count -= u64::from(high - low) + 1;
+            if low < first {
+                self.insert_span(low, first - 1);
+            }
+            if high > last {
+                self.insert_span(last + 1, high);
+            }
+        }
+    }
+
+    fn insert_span(&mut self, low: u32, high: u32) {
+        self.parts.insert(low, high);
+        self.count += u64::from(high - low) + 1;
+    }
+
     /// The ranges in order, as (first, last), both inclusive.
     pub fn spans(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
         self.parts.iter().map(|(first, last)| (*first, *last))
@@ -84,6 +113,21 @@ mod tests {
         assert_eq!(ranges.spans().collect::<Vec<_>>(), [(2, 2), (4, 5)]);
         assert_eq!(ranges.count(), 3);
         assert!(!ranges.contains(1) && ranges.contains(5) && !ranges.contains(6));
+    }
+
+    #[test]
+    fn a_removed_span_cuts_what_it_meets() {
+        let mut ranges = Ranges::from_span(1, 10);
+        ranges.remove(5);
+        ranges.remove_span(4, 7);
+        assert_eq!(ranges.spans().collect::<Vec<_>>(), [(1, 3), (8, 10)]);
+        assert_eq!(ranges.count(), 6);
+        ranges.remove_span(2, 2);
+        ranges.remove_span(9, 100);
+        assert_eq!(ranges.iter().collect::<Vec<_>>(), [1, 3, 8]);
+        ranges.remove_span(0, u32::MAX);
+        assert!(ranges.is_empty());
+        ranges.remove_span(3, 2);
     }
 
     #[test]

@@ -174,10 +174,7 @@ mod tests {
         assert_eq!(lack.to_string(), "wants 4 cores, 1.5 free");
         let memory = Resources { memory_bytes: 3 << 30, ..Resources::default() };
         let free = Resources { memory_bytes: 1536 << 20, ..Resources::default() };
-        assert_eq!(
-            memory.find_lack(free).unwrap().to_string(),
-            "wants 3 GiB memory, 1.5 GiB free"
-        );
+        assert_eq!(memory.find_lack(free).unwrap().to_string(), "wants 3 GiB memory, 1.5 GiB free");
         assert_eq!(cpu(1500).find_lack(cpu(1500)), None);
     }
 

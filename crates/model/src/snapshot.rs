@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{
-    AttemptId, AttemptNo, JobId, JobShape, LossCause, Outcome, Ranges, RequestId,
-    Session, TaskId, TaskSpec, Timestamp, WorkerId, WorkerRecord,
+    AttemptId, AttemptNo, JobId, JobShape, LossCause, Outcome, Ranges, RequestId, Session, TaskId,
+    TaskSpec, Timestamp, WorkerId, WorkerRecord,
 };
 
 /// Which worker holds an attempt, under which registration.

@@ -1,0 +1,105 @@
+//! What a step decided: facts to store, then effects to carry out, in this order only.
+
+use std::sync::Arc;
+
+use cloudai_model::{AttemptId, Event, Journal, Session, TaskId, TaskSpec, WorkerId};
+
+use crate::command::{Answer, Token};
+
+/// What to do about new facts. Never stored; safe to lose and to double.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Tell whoever waits.
+    Answer {
+        /// Who waits.
+        to: Token,
+        /// What it came to.
+        answer: Answer,
+    },
+    /// Tell a worker.
+    Send {
+        /// Which.
+        worker: WorkerId,
+        /// Under which registration.
+        session: Session,
+        /// What.
+        order: Order,
+    },
+    /// Tell whoever watches that a task moved.
+    TaskChanged(TaskId),
+    /// Tell whoever watches that a worker came, went, or came back.
+    WorkerChanged(WorkerId),
+}
+
+/// What a worker is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Run this attempt; the same again is a no-op.
+    Assign {
+        /// Which.
+        attempt: AttemptId,
+        /// What it runs.
+        spec: Arc<TaskSpec>,
+    },
+    /// Stop this attempt and report its end.
+    Stop {
+        /// Which.
+        attempt: AttemptId,
+        /// Why.
+        reason: StopReason,
+    },
+    /// Its end is stored: let go of it.
+    Forget {
+        /// Which.
+        attempt: AttemptId,
+    },
+    /// The report of this number is stored; leases run anew from when it was sent.
+    Acknowledge {
+        /// The report's number.
+        sequence: u64,
+    },
+}
+
+/// Why an attempt is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// A user cancelled its task.
+    Cancelled,
+    /// It is not the current attempt of its task any more.
+    Stale,
+}
+
+/// The result of one or more steps, not yet visible to anyone.
+#[derive(Debug, Default)]
+#[must_use = "a batch that is not committed is lost, and the core is ahead of its store"]
+pub struct Batch {
+    pub(crate) events: Vec<Event>,
+    pub(crate) effects: Vec<Effect>,
+}
+
+impl Batch {
+    /// Adds what a later step decided.
+    pub fn append(&mut self, mut later: Self) {
+        self.events.append(&mut later.events);
+        self.effects.append(&mut later.effects);
+    }
+
+    /// What will be stored.
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    /// Whether there is nothing to store and nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty() && self.effects.is_empty()
+    }
+
+    /// Stores the events and only then gives out the effects. When it fails, the core is ahead of
+    /// the store and must be thrown away: load again and restore.
+    pub fn commit<J: Journal + ?Sized>(self, journal: &mut J) -> Result<Vec<Effect>, J::Error> {
+        if !self.events.is_empty() {
+            journal.commit(&self.events)?;
+        }
+        Ok(self.effects)
+    }
+}

@@ -1,0 +1,205 @@
+//! The frame: one entry for commands, one for plans, one next deadline.
+
+use std::collections::BTreeMap;
+
+use cloudai_model::{
+    AttemptId, Event, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
+};
+use cloudai_scheduler::{Demand, Offer, Plan, Problem};
+
+use crate::batch::{Batch, Effect, Order};
+use crate::command::{Answer, Command, Input, Placement};
+use crate::facts::{Facts, RestoreError};
+use crate::liveness::{Alarm, Alarms, Liveness};
+use crate::steps;
+
+/// The bounds of the core. Each has a test at the bound.
+pub mod bounds {
+    /// Most live jobs.
+    pub const LIVE_JOBS_MAX: usize = 1_000_000;
+    /// Most workers ever registered.
+    pub const WORKERS_MAX: usize = 10_000;
+    /// Most attempts that one worker holds.
+    pub const ATTEMPTS_PER_WORKER_MAX: usize = 4_096;
+    /// Silence after which a worker takes no more work, in milliseconds.
+    pub const INACTIVE_AFTER_MS: u64 = 14_000;
+    /// How long after a lease's end the master waits before it places the task again, in
+    /// milliseconds: clocks differ, and a stop takes its time.
+    pub const LEASE_MARGIN_MS: u64 = 3_000;
+    /// How often a task may lose its worker or its engine before that is its outcome.
+    pub const LOSSES_MAX: u32 = 16;
+    /// Full reports in a row without a task that runs on a unary worker, until it counts as lost.
+    pub const MISSED_REPORTS_MAX: u8 = 3;
+    /// Wait before a lost or failed task is tried again the first time, in milliseconds; it
+    /// doubles each time.
+    pub const BACKOFF_MS_MIN: u64 = 500;
+    /// Longest such wait, in milliseconds.
+    pub const BACKOFF_MS_MAX: u64 = 60_000;
+    /// Most placements that one plan or proposal makes; what is left waits for the next one.
+    pub const PLACEMENTS_PER_PLAN_MAX: u64 = 4_096;
+}
+
+/// What can be set. The defaults are the design's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    /// See [`bounds::LIVE_JOBS_MAX`].
+    pub live_jobs_max: usize,
+    /// See [`bounds::WORKERS_MAX`].
+    pub workers_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { live_jobs_max: bounds::LIVE_JOBS_MAX, workers_max: bounds::WORKERS_MAX }
+    }
+}
+
+/// The master's mind: facts, and what is only known in this run.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) facts: Facts,
+    pub(crate) settings: Settings,
+    pub(crate) liveness: BTreeMap<WorkerId, Liveness>,
+    pub(crate) alarms: Alarms,
+    /// Something changed that a plan might use.
+    pub(crate) plan_wanted: bool,
+    /// Reports that the fence refused, in this run.
+    pub(crate) stale_reports: u64,
+}
+
+impl Core {
+    /// Takes up where the store says that the last run ended. Every worker gets one fresh lease.
+    pub fn restore(snapshot: Snapshot, settings: Settings, now: Now) -> Result<Self, RestoreError> {
+        let facts = Facts::restore(snapshot)?;
+        let mut core = Self {
+            facts,
+            settings,
+            liveness: BTreeMap::new(),
+            alarms: Alarms::default(),
+            plan_wanted: true,
+            stale_reports: 0,
+        };
+        let workers: Vec<WorkerId> = core.facts.workers.keys().cloned().collect();
+        for worker in workers {
+            let fresh = Liveness { heard_at: now.mono, ..Liveness::default() };
+            core.liveness.insert(worker.clone(), fresh);
+            let at = now.mono.plus_ms(bounds::INACTIVE_AFTER_MS);
+            core.alarms.set(at, Alarm::Worker(worker));
+        }
+        Ok(core)
+    }
+
+    /// Takes one command. The caller commits the batch before it takes the next turn.
+    pub fn step(&mut self, now: Now, input: Input) -> Batch {
+        let mut batch = Batch::default();
+        let answer = match input.command {
+            Command::Submit(submission) => steps::submit(self, now, submission, &mut batch),
+            Command::Cancel(target) => steps::cancel(self, now, target, &mut batch),
+            Command::Hello(hello) => steps::hello(self, now, hello, &mut batch),
+            Command::Report { worker, session, sequence, changes, full } => {
+                let report = steps::Report { worker, session, sequence, changes, full };
+                steps::report(self, now, report, &mut batch)
+            }
+            Command::Goodbye { worker, session } => {
+                steps::goodbye(self, now, &worker, session, &mut batch)
+            }
+            Command::Declined { worker, attempt, message } => {
+                steps::declined(self, now, &worker, attempt, &message, &mut batch)
+            }
+            Command::Propose(placements) => steps::propose(self, now, placements, &mut batch),
+            Command::Tick => {
+                steps::tick(self, now, &mut batch);
+                Answer::Reported
+            }
+        };
+        if let Some(to) = input.from {
+            batch.effects.push(Effect::Answer { to, answer });
+        }
+        batch
+    }
+
+    /// The next moment at which [`Command::Tick`] will have something to do.
+    pub fn next_deadline(&self) -> Option<Monotonic> {
+        self.alarms.next()
+    }
+
+    /// Whether a plan might place something now; asking takes the wish back.
+    pub fn take_plan_wish(&mut self) -> bool {
+        std::mem::take(&mut self.plan_wanted) && self.facts.queue.ready_count() > 0
+    }
+
+    /// What waits and where there is room.
+    pub fn problem(&self) -> Problem {
+        let lines = self.facts.queue.ready_lines();
+        let demands = lines.into_iter().map(|(_, line)| Demand {
+            shape: std::sync::Arc::clone(&line.shape),
+            count: line.ready_count.min(bounds::PLACEMENTS_PER_PLAN_MAX),
+        });
+        Problem { offers: self.offers(), demands: demands.collect() }
+    }
+
+    pub(crate) fn offers(&self) -> Vec<Offer> {
+        let slots = bounds::ATTEMPTS_PER_WORKER_MAX;
+        let offer = |(id, worker): (&WorkerId, &crate::facts::WorkerFacts)| Offer {
+            worker: id.clone(),
+            active: self.is_active(id),
+            capacity: worker.record.capacity,
+            free: worker.free(),
+            slots: slots.saturating_sub(worker.held.len()) as u64,
+            volumes: std::sync::Arc::clone(&worker.volumes),
+        };
+        self.facts.workers.iter().map(offer).collect()
+    }
+
+    /// Places what a policy proposed for [`Core::problem`] of this very moment. Shares that do not
+    /// hold are left out: a policy can do no harm.
+    pub fn apply_plan(&mut self, now: Now, problem: &Problem, plan: &Plan) -> Batch {
+        let mut batch = Batch::default();
+        let numbers: Vec<u64> =
+            self.facts.queue.ready_lines().into_iter().map(|(number, _)| number).collect();
+        let mut left = bounds::PLACEMENTS_PER_PLAN_MAX;
+        for share in &plan.shares {
+            let (Some(line), Some(offer)) =
+                (numbers.get(share.demand), problem.offers.get(share.offer))
+            else {
+                continue;
+            };
+            let count = share.count.min(left);
+            for (job, position) in self.facts.queue.first_of(*line, count, &self.facts.jobs) {
+                let task = self.facts.jobs[&job].shape.task_id(job, position);
+                let placement = Placement { task, worker: offer.worker.clone() };
+                if steps::place(self, now, &placement, &mut batch).is_ok() {
+                    left -= 1;
+                }
+            }
+        }
+        // What the bound cut off is placed by the next plan.
+        self.plan_wanted |= left == 0;
+        batch
+    }
+
+    /// Applies an event and remembers it for the store.
+    pub(crate) fn record(&mut self, batch: &mut Batch, event: Event) {
+        self.facts.apply(&event);
+        batch.events.push(event);
+    }
+
+    pub(crate) fn is_active(&self, worker: &WorkerId) -> bool {
+        self.liveness.get(worker).is_some_and(|liveness| liveness.active)
+    }
+
+    /// The current attempt of a task with its state, when the task is live.
+    pub(crate) fn find_current(&self, task: TaskId) -> Option<(AttemptId, &LiveState)> {
+        let live = self.facts.find_live(task)?;
+        Some((AttemptId { task, no: live.attempt }, &live.state))
+    }
+
+    pub(crate) fn send(batch: &mut Batch, worker: &WorkerId, session: Session, order: Order) {
+        batch.effects.push(Effect::Send { worker: worker.clone(), session, order });
+    }
+
+    /// The facts, for readers that live in the same thread and for tests.
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+}

@@ -1,0 +1,119 @@
+//! A worker process comes, comes back, or goes in good order.
+
+use cloudai_model::{
+    AttemptId, Event, LossCause, Now, Session, TaskId, WorkerId, WorkerKind, WorkerRecord,
+};
+
+use crate::batch::{Batch, Effect};
+use crate::command::{Answer, Rejection, WorkerHello};
+use crate::core::{Core, bounds};
+use crate::liveness::Alarm;
+use crate::steps::{finish, report};
+
+pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Answer {
+    let known = core.facts.workers.get(&hello.id).map(|worker| worker.record.session);
+    match (known, hello.session) {
+        (Some(current), Some(claimed)) if current == claimed => {
+            come_back(core, now, &hello, current, batch);
+            Answer::Welcome(current)
+        }
+        (Some(current), Some(claimed)) if claimed < current => {
+            Answer::Rejected(Rejection::Superseded(hello.id))
+        }
+        (_, Some(_)) => Answer::Rejected(Rejection::NotRegistered(hello.id)),
+        (None, None) if core.facts.workers.len() >= core.settings.workers_max => {
+            Answer::Rejected(Rejection::TooManyWorkers(core.facts.workers.len()))
+        }
+        (_, None) => Answer::Welcome(register(core, now, &hello, batch)),
+    }
+}
+
+/// The same process on a new connection.
+fn come_back(core: &mut Core, now: Now, hello: &WorkerHello, session: Session, batch: &mut Batch) {
+    heard(core, now, &hello.id, batch);
+    if let Some(held) = &hello.held {
+        report::take_full(core, now, &hello.id, session, held, batch);
+    }
+}
+
+/// A new process: what the old one held and this one does not is gone.
+fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -> Session {
+    let session = Session(core.facts.last_session + 1);
+    let record = WorkerRecord {
+        id: hello.id.clone(),
+        session,
+        kind: hello.kind,
+        address: hello.address.clone(),
+        capacity: hello.capacity,
+        volumes: hello.volumes.clone(),
+        version: hello.version.clone(),
+        registered_at: now.wall,
+    };
+    core.record(batch, Event::WorkerRegistered { worker: record });
+    for attempt in held_by(core, &hello.id) {
+        // A unary worker cannot say at once what it holds; its next heartbeats do.
+        let kept = match &hello.held {
+            None => hello.kind == WorkerKind::Unary,
+            Some(held) => held.iter().any(|report| report.attempt == attempt),
+        };
+        if kept {
+            core.record(batch, Event::AttemptAdopted { attempt, session });
+        } else {
+            let message = "its worker came back without it";
+            finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
+        }
+    }
+    heard(core, now, &hello.id, batch);
+    let alarm = Alarm::Worker(hello.id.clone());
+    core.alarms.set(now.mono.plus_ms(bounds::INACTIVE_AFTER_MS), alarm);
+    if let Some(held) = &hello.held {
+        report::take_changes(core, now, &hello.id, session, held, batch);
+    }
+    session
+}
+
+/// A worker process ends in good order: what it held runs elsewhere, at once.
+pub(crate) fn goodbye(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    session: Session,
+    batch: &mut Batch,
+) -> Answer {
+    let known = core.facts.workers.get(worker).map(|worker| worker.record.session);
+    if known != Some(session) {
+        core.stale_reports += 1;
+        return Answer::Rejected(Rejection::Superseded(worker.clone()));
+    }
+    for attempt in held_by(core, worker) {
+        let message = "its worker was stopped";
+        finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
+    }
+    if let Some(liveness) = core.liveness.get_mut(worker) {
+        liveness.active = false;
+        liveness.missed.clear();
+    }
+    core.plan_wanted = true;
+    batch.effects.push(Effect::WorkerChanged(worker.clone()));
+    Answer::Reported
+}
+
+/// The current attempts that a worker holds.
+pub(crate) fn held_by(core: &Core, worker: &WorkerId) -> Vec<AttemptId> {
+    let Some(worker) = core.facts.workers.get(worker) else { return Vec::new() };
+    let attempt = |task: &TaskId| core.find_current(*task).map(|(attempt, _)| attempt);
+    worker.held.iter().filter_map(attempt).collect()
+}
+
+/// A sign of life: leases run anew, and the worker takes work.
+pub(crate) fn heard(core: &mut Core, now: Now, worker: &WorkerId, batch: &mut Batch) {
+    let liveness = core.liveness.entry(worker.clone()).or_default();
+    liveness.heard_at = now.mono;
+    if !liveness.active {
+        liveness.active = true;
+        core.plan_wanted = true;
+        let at = now.mono.plus_ms(bounds::INACTIVE_AFTER_MS);
+        core.alarms.set(at, Alarm::Worker(worker.clone()));
+        batch.effects.push(Effect::WorkerChanged(worker.clone()));
+    }
+}

@@ -1,0 +1,195 @@
+//! A worker tells what became of its attempts. A report counts only for the current attempt of
+//! its task, on the worker and under the session that hold it; a stale one is answered and counted.
+
+use std::sync::Arc;
+
+use cloudai_model::{
+    AttemptId, AttemptReport, Event, LiveState, LossCause, Now, ReportWhat, Session, TaskId,
+    WorkerId, WorkerKind,
+};
+
+use crate::batch::{Batch, Effect, Order, StopReason};
+use crate::command::{Answer, Rejection};
+use crate::core::{Core, bounds};
+use crate::steps::finish;
+use crate::steps::hello::heard;
+
+/// See [`crate::Command::Report`].
+pub(crate) struct Report {
+    pub(crate) worker: WorkerId,
+    pub(crate) session: Option<Session>,
+    pub(crate) sequence: u64,
+    pub(crate) changes: Vec<AttemptReport>,
+    pub(crate) full: Option<Vec<AttemptReport>>,
+}
+
+pub(crate) fn report(core: &mut Core, now: Now, report: Report, batch: &mut Batch) -> Answer {
+    let Report { worker, session, sequence, changes, full } = report;
+    let Some(known) = core.facts.workers.get(&worker) else {
+        return Answer::Rejected(Rejection::NotRegistered(worker));
+    };
+    let current = known.record.session;
+    if session.is_some_and(|session| session != current) {
+        core.stale_reports += 1;
+        return Answer::Rejected(Rejection::Superseded(worker));
+    }
+    heard(core, now, &worker, batch);
+    take_changes(core, now, &worker, current, &changes, batch);
+    if let Some(held) = full {
+        take_full(core, now, &worker, current, &held, batch);
+    }
+    if session.is_some() {
+        Core::send(batch, &worker, current, Order::Acknowledge { sequence });
+    }
+    Answer::Reported
+}
+
+/// Takes each report of an attempt for itself.
+pub(crate) fn take_changes(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    session: Session,
+    changes: &[AttemptReport],
+    batch: &mut Batch,
+) {
+    for change in changes {
+        if is_current(core, change.attempt, worker, session) {
+            take_current(core, now, worker, session, change, batch);
+        } else {
+            answer_stale(core, worker, session, change, batch);
+        }
+    }
+}
+
+/// The fence: all four numbers must be those of now.
+fn is_current(core: &Core, attempt: AttemptId, worker: &WorkerId, session: Session) -> bool {
+    let Some(live) = core.facts.find_live(attempt.task) else { return false };
+    live.attempt == attempt.no
+        && live.find_hold().is_some_and(|hold| hold.worker == *worker && hold.session == session)
+}
+
+fn answer_stale(
+    core: &mut Core,
+    worker: &WorkerId,
+    session: Session,
+    change: &AttemptReport,
+    batch: &mut Batch,
+) {
+    core.stale_reports += 1;
+    let attempt = change.attempt;
+    let order = match change.what {
+        ReportWhat::Ended { .. } => Order::Forget { attempt },
+        _ => Order::Stop { attempt, reason: StopReason::Stale },
+    };
+    Core::send(batch, worker, session, order);
+}
+
+fn take_current(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    session: Session,
+    change: &AttemptReport,
+    batch: &mut Batch,
+) {
+    let attempt = change.attempt;
+    if let Some(liveness) = core.liveness.get_mut(worker) {
+        liveness.missed.remove(&attempt.task);
+    }
+    let live = core.facts.find_live(attempt.task).expect("the fence let it through");
+    let (assigned, cancel) = (matches!(live.state, LiveState::Assigned(_)), live.cancel_requested);
+    match &change.what {
+        ReportWhat::Ended { outcome, at } => {
+            finish::end(core, now, attempt, outcome, *at, batch);
+            Core::send(batch, worker, session, Order::Forget { attempt });
+            return;
+        }
+        ReportWhat::Started(at) if assigned => {
+            core.record(batch, Event::AttemptStarted { attempt, at: *at });
+            batch.effects.push(Effect::TaskChanged(attempt.task));
+        }
+        ReportWhat::Started(_) | ReportWhat::Accepted => {}
+    }
+    if cancel {
+        let order = Order::Stop { attempt, reason: StopReason::Cancelled };
+        Core::send(batch, worker, session, order);
+    }
+}
+
+/// Compares everything that a worker holds with everything that it should hold.
+pub(crate) fn take_full(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    session: Session,
+    held: &[AttemptReport],
+    batch: &mut Batch,
+) {
+    take_changes(core, now, worker, session, held, batch);
+    let named: std::collections::BTreeSet<AttemptId> =
+        held.iter().map(|report| report.attempt).collect();
+    for attempt in super::hello::held_by(core, worker) {
+        if !named.contains(&attempt) {
+            take_missing(core, now, worker, session, attempt, batch);
+        }
+    }
+}
+
+/// An attempt that the worker should hold and does not name.
+fn take_missing(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    session: Session,
+    attempt: AttemptId,
+    batch: &mut Batch,
+) {
+    let live = core.facts.find_live(attempt.task).expect("a held task is live");
+    let (assigned, cancel) = (matches!(live.state, LiveState::Assigned(_)), live.cancel_requested);
+    if assigned && !cancel {
+        let spec = Arc::clone(&core.facts.jobs[&attempt.task.job].spec);
+        Core::send(batch, worker, session, Order::Assign { attempt, spec });
+    } else if assigned {
+        // A cancelled attempt that never arrived has nothing left to stop.
+        let message = "cancelled before it reached its worker";
+        finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
+    } else if !may_still_report(core, worker, attempt.task) {
+        let message = "its worker does not have it any more";
+        finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
+    }
+}
+
+/// A unary worker drops an ended task from its heartbeats before its completion arrives: it is
+/// given some heartbeats' time.
+fn may_still_report(core: &mut Core, worker: &WorkerId, task: TaskId) -> bool {
+    if core.facts.workers[worker].record.kind == WorkerKind::Session {
+        return false;
+    }
+    let Some(liveness) = core.liveness.get_mut(worker) else { return false };
+    let missed = liveness.missed.entry(task).or_default();
+    *missed += 1;
+    if *missed < bounds::MISSED_REPORTS_MAX {
+        return true;
+    }
+    liveness.missed.remove(&task);
+    false
+}
+
+/// A unary worker said no to an attempt.
+pub(crate) fn declined(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    attempt: AttemptId,
+    message: &str,
+    batch: &mut Batch,
+) -> Answer {
+    let Some(known) = core.facts.workers.get(worker) else {
+        return Answer::Rejected(Rejection::NotRegistered(worker.clone()));
+    };
+    if is_current(core, attempt, worker, known.record.session) {
+        finish::lose(core, now, attempt, LossCause::Infra, message, batch);
+    }
+    Answer::Reported
+}
