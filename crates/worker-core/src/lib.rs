@@ -5,7 +5,6 @@
 //! and never let one run on when its lease has ended. Read next: `ledger.rs`.
 
 mod lease;
-mod lease;
 mod ledger;
 mod words;
 
