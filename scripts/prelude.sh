@@ -10,6 +10,9 @@ RUN_DIR="$ROOT/target/run"
 # shellcheck disable=SC2034 # used by those who source this
 CACHE_DIR="$ROOT/target/cache"
 
+# ensure-docker.sh ends with it when only the process's groups are too old to reach the engine.
+NEW_GROUP_CODE=75
+
 # Messages go to stderr: stdout is for data.
 say() { printf '==> %s\n' "$*" >&2; }
 warn() { printf 'warning: %s\n' "$*" >&2; }
@@ -61,6 +64,16 @@ apt_install() {
 
 docker_answers() {
     timeout 10 docker version --format '{{.Server.Version}}' >/dev/null 2>&1
+}
+
+# Sees to an engine, then returns; `ensure_docker SCRIPT [ARGUMENT…]`: runs that anew, in place of
+# this process, when its user has just become a member of the group 'docker'.
+ensure_docker() {
+    local code=0
+    "$ROOT/scripts/ensure-docker.sh" || code=$?
+    [ "$code" != 0 ] || return 0
+    [ "$code" = "$NEW_GROUP_CODE" ] || exit "$code"
+    exec sg docker -c "$(printf '%q ' "$@")"
 }
 
 image_exists() {

@@ -15,7 +15,9 @@ if [ "$(process_start "$pid")" != "$start" ]; then
     exit 0
 fi
 say "stopping the Docker engine that was started here (pid $pid)"
-as_root kill -TERM "$pid"
+# Through a shell: where the package procps is missing, kill is only a word of the shell.
+# shellcheck disable=SC2016 # expanded by the inner shell
+as_root sh -c 'kill -TERM "$1"' sh "$pid"
 is_gone() { [ "$(process_start "$pid")" != "$start" ]; }
 wait_for "$STOP_SECONDS_MAX" is_gone ||
     fail "dockerd (pid $pid) has not ended within $STOP_SECONDS_MAX s: see $RUN_DIR/dockerd.log"

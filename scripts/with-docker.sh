@@ -9,8 +9,11 @@ here="$(dirname "$0")"
 . "$here/prelude.sh"
 
 [ $# -gt 0 ] || fail "usage: $0 COMMAND [ARGUMENT…]"
-if ! docker_answers; then
+# Set when this script runs anew in the group 'docker': the engine is still its own to end.
+if [ -n "${WITH_DOCKER_ENDS:-}" ] || ! docker_answers; then
+    export WITH_DOCKER_ENDS=yes
     trap '"$here/stop-docker.sh"' EXIT
-    "$here/ensure-docker.sh"
+    ensure_docker "$ROOT/scripts/with-docker.sh" "$@"
+    unset WITH_DOCKER_ENDS
 fi
 "$@"
