@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, Event, Journal, Session, TaskId, TaskSpec, WorkerId};
+use cloudai_model::{
+    AttemptId, Event, JobId, Journal, LossCause, Outcome, Session, StopReason, TaskId, TaskSpec,
+    WorkerId, WorkerRecord,
+};
 
 use crate::command::{Answer, Token};
 
@@ -27,6 +30,30 @@ pub enum Effect {
     },
     /// Tell whoever watches that a task moved.
     TaskChanged(TaskId),
+    /// Tell the operator and whoever watches that a task ended.
+    TaskEnded {
+        /// With which attempt.
+        attempt: AttemptId,
+        /// The worker that held it; `None` when the task was waiting.
+        worker: Option<WorkerId>,
+        /// How.
+        outcome: Outcome,
+    },
+    /// Tell the operator and whoever watches that a task will be tried again.
+    AttemptLost {
+        /// The attempt that is gone.
+        attempt: AttemptId,
+        /// The worker that held it.
+        worker: Option<WorkerId>,
+        /// Why it is gone.
+        cause: LossCause,
+        /// What was said about it.
+        message: String,
+    },
+    /// Tell the operator and whoever watches that a worker process registered.
+    WorkerRegistered(WorkerRecord),
+    /// Tell whoever watches that many tasks of a job moved at once.
+    JobChanged(JobId),
     /// Tell whoever watches that a worker came, went, or came back.
     WorkerChanged(WorkerId),
 }
@@ -58,15 +85,6 @@ pub enum Order {
         /// The report's number.
         sequence: u64,
     },
-}
-
-/// Why an attempt is to stop.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StopReason {
-    /// A user cancelled its task.
-    Cancelled,
-    /// It is not the current attempt of its task any more.
-    Stale,
 }
 
 /// The result of one or more steps, not yet visible to anyone.

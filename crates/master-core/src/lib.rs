@@ -19,7 +19,7 @@ mod queue;
 mod steps;
 mod view;
 
-pub use batch::{Batch, Effect, Order, StopReason};
+pub use batch::{Batch, Effect, Order};
 pub use command::{
     Answer, CancelTarget, Command, Input, Placement, Refused, Rejection, Submission, Token,
     WorkerHello,

@@ -1,1 +1,13 @@
-mod placeholder {}
+//! The promises of the core, each by name. One harness: after each step the whole world is
+//! checked, and what was sent is read as text.
+
+mod world;
+
+mod cancelling;
+mod chaos;
+mod explaining;
+mod fencing;
+mod leasing;
+mod placing;
+mod retrying;
+mod submitting;

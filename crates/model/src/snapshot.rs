@@ -214,6 +214,21 @@ pub enum TaskState {
     Ended(Ended),
 }
 
+impl TaskState {
+    /// The name of this state.
+    pub const fn status(&self) -> TaskStatus {
+        match self {
+            Self::Fresh => TaskStatus::Queued,
+            Self::Live(live) => match live.state {
+                LiveState::Queued(_) => TaskStatus::Queued,
+                LiveState::Assigned(_) => TaskStatus::Assigned,
+                LiveState::Running { .. } => TaskStatus::Running,
+            },
+            Self::Ended(ended) => TaskStatus::of_outcome(&ended.outcome),
+        }
+    }
+}
+
 /// One task as a reader of the store sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskRecord {
@@ -230,15 +245,7 @@ pub struct TaskRecord {
 impl TaskRecord {
     /// The name of its state.
     pub const fn status(&self) -> TaskStatus {
-        match &self.state {
-            TaskState::Fresh => TaskStatus::Queued,
-            TaskState::Live(live) => match live.state {
-                LiveState::Queued(_) => TaskStatus::Queued,
-                LiveState::Assigned(_) => TaskStatus::Assigned,
-                LiveState::Running { .. } => TaskStatus::Running,
-            },
-            TaskState::Ended(ended) => TaskStatus::of_outcome(&ended.outcome),
-        }
+        self.state.status()
     }
 
     /// The current or last attempt, when there was one.

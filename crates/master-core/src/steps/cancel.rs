@@ -1,11 +1,12 @@
 //! A client wants tasks not to run. What waits ends at once; what a worker holds is asked to stop
 //! and ends when the worker says so.
 
-use cloudai_model::{AttemptId, Cause, Event, JobId, LiveState, Now, Outcome, TaskId};
+use cloudai_model::{AttemptId, Cause, Event, JobId, LiveState, Now, Outcome, StopReason, TaskId};
 
-use crate::batch::{Batch, Effect, Order, StopReason};
+use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, CancelTarget, Rejection};
 use crate::core::Core;
+use crate::steps::finish;
 
 pub(crate) fn cancel(core: &mut Core, now: Now, target: CancelTarget, batch: &mut Batch) -> Answer {
     let mut sum = Sum::default();
@@ -61,8 +62,7 @@ fn cancel_task(
     match &live.state {
         LiveState::Queued(_) => {
             let outcome = Outcome::new(Cause::Cancelled, "");
-            let (finished_at, at) = (now.wall, now.wall);
-            core.record(batch, Event::TaskFinished { attempt, outcome, finished_at, at });
+            finish::finish(core, now, attempt, outcome, now.wall, batch);
             sum.ended += 1;
         }
         LiveState::Assigned(hold) | LiveState::Running { hold, .. } => {
@@ -72,10 +72,10 @@ fn cancel_task(
             }
             let order = Order::Stop { attempt, reason: StopReason::Cancelled };
             Core::send(batch, &hold.worker, hold.session, order);
+            batch.effects.push(Effect::TaskChanged(task));
             sum.stopping += 1;
         }
     }
-    batch.effects.push(Effect::TaskChanged(task));
     Some(())
 }
 
@@ -96,8 +96,7 @@ fn cancel_fresh(
     if count == 0 {
         return;
     }
-    let task = job.shape.task_id(id, first);
     sum.ended += count;
     core.record(batch, Event::FreshCancelled { job: id, first, last, at: now.wall });
-    batch.effects.push(Effect::TaskChanged(task));
+    batch.effects.push(Effect::JobChanged(id));
 }

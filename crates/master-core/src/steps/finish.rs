@@ -1,6 +1,6 @@
 //! An attempt is over: the task ends, or it is tried again.
 
-use cloudai_model::{AttemptId, Cause, Event, LossCause, Now, Outcome, Timestamp};
+use cloudai_model::{AttemptId, Cause, Event, LossCause, Now, Outcome, Timestamp, WorkerId};
 
 use crate::batch::{Batch, Effect};
 use crate::core::{Core, bounds};
@@ -63,7 +63,8 @@ pub(crate) fn lose(
     }
 }
 
-fn finish(
+/// The task ends, with this attempt as its last.
+pub(crate) fn finish(
     core: &mut Core,
     now: Now,
     attempt: AttemptId,
@@ -71,9 +72,12 @@ fn finish(
     finished_at: Timestamp,
     batch: &mut Batch,
 ) {
+    let worker = holder(core, attempt);
+    let told = Effect::TaskEnded { attempt, worker, outcome: outcome.clone() };
     let event = Event::TaskFinished { attempt, outcome, finished_at, at: now.wall };
     core.record(batch, event);
-    freed(core, attempt, batch);
+    core.plan_wanted = true;
+    batch.effects.push(told);
 }
 
 fn try_again(
@@ -85,6 +89,8 @@ fn try_again(
     batch: &mut Batch,
 ) {
     let message = Outcome::new(Cause::Infra, message).message;
+    let worker = holder(core, attempt);
+    let told = Effect::AttemptLost { attempt, worker, cause, message: message.clone() };
     core.record(batch, Event::AttemptLost { attempt, cause, message, at: now.wall });
     // A lost worker is no fault of the task: its next try need not wait.
     if cause != LossCause::WorkerLost {
@@ -96,11 +102,11 @@ fn try_again(
         core.facts.queue.delay(job, attempt.task.position());
         core.alarms.set(at, Alarm::Backoff(attempt.task));
     }
-    freed(core, attempt, batch);
+    core.plan_wanted = true;
+    batch.effects.push(told);
 }
 
-/// Room has come free, and whoever watches the task wants to know.
-fn freed(core: &mut Core, attempt: AttemptId, batch: &mut Batch) {
-    core.plan_wanted = true;
-    batch.effects.push(Effect::TaskChanged(attempt.task));
+fn holder(core: &Core, attempt: AttemptId) -> Option<WorkerId> {
+    let hold = core.facts.find_live(attempt.task)?.find_hold()?;
+    Some(hold.worker.clone())
 }

@@ -49,6 +49,7 @@ fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -
         version: hello.version.clone(),
         registered_at: now.wall,
     };
+    batch.effects.push(Effect::WorkerRegistered(record.clone()));
     core.record(batch, Event::WorkerRegistered { worker: record });
     for attempt in held_by(core, &hello.id) {
         // A unary worker cannot say at once what it holds; its next heartbeats do.

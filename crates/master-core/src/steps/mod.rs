@@ -9,6 +9,8 @@ mod submit;
 mod tick;
 
 pub(crate) use cancel::cancel;
+#[cfg(test)]
+pub(crate) use hello::held_by;
 pub(crate) use hello::{goodbye, hello};
 pub(crate) use place::{place, propose};
 pub(crate) use report::{Report, declined, report};

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, Event, LiveState, LossCause, Now, ReportWhat, Session, TaskId,
-    WorkerId, WorkerKind,
+    AttemptId, AttemptReport, Event, LiveState, LossCause, Now, ReportWhat, Session, StopReason,
+    TaskId, WorkerId, WorkerKind,
 };
 
-use crate::batch::{Batch, Effect, Order, StopReason};
+use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Rejection};
 use crate::core::{Core, bounds};
 use crate::steps::finish;

@@ -1,0 +1,107 @@
+use cloudai_model::{Cause, Session};
+
+use super::world::{World, accepted, ended, started, worker};
+use crate::{Answer, Command, Rejection};
+
+#[test]
+fn a_report_of_an_old_session_counts_for_nothing() {
+    let mut world = World::new();
+    world.hello("worker-1", 2);
+    world.submit_one(1);
+    world.hello("worker-1", 2);
+    // The new process did not have it: it runs again, as a new attempt.
+    assert_eq!(world.state("task-1"), "assigned a2 worker-1");
+    let (answer, sent) = world.turn(Command::Report {
+        worker: worker("worker-1"),
+        session: Some(Session(1)),
+        sequence: 9,
+        changes: vec![ended("task-1-a1", Cause::Exit(0))],
+        full: None,
+    });
+    assert_eq!(answer, Answer::Rejected(Rejection::Superseded(worker("worker-1"))));
+    assert_eq!((sent.as_str(), world.core.stale_reports), ("", 1));
+    assert_eq!(world.state("task-1"), "assigned a2 worker-1");
+}
+
+#[test]
+fn a_stale_attempt_is_stopped_and_its_end_forgotten() {
+    let mut world = World::new();
+    world.hello("worker-1", 2);
+    world.submit_one(1);
+    world.say_hello("worker-1", 2, None, Some(Vec::new()));
+    let sent = world.report("worker-1", 2, started("task-1-a1"));
+    assert_eq!(sent, "worker-1: stop task-1-a1 Stale, worker-1: ack 1");
+    let sent = world.report("worker-1", 2, ended("task-1-a1", Cause::Exit(0)));
+    assert_eq!(sent, "worker-1: forget task-1-a1, worker-1: ack 1");
+    assert_eq!(world.state("task-1"), "assigned a2 worker-1");
+}
+
+#[test]
+fn another_workers_attempt_cannot_be_ended() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.hello("worker-2", 1);
+    world.submit_one(1);
+    world.report("worker-2", 2, ended("task-1-a1", Cause::Exit(0)));
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    for nonsense in ["task-99-a1", "task-1.5-a1", "task-1-a7"] {
+        world.report("worker-1", 1, ended(nonsense, Cause::Exit(0)));
+    }
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    assert_eq!(world.core.stale_reports, 4);
+}
+
+#[test]
+fn doubled_and_late_reports_are_no_ops() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    let events = world.tape.0.len();
+    world.report("worker-1", 1, started("task-1-a1"));
+    world.report("worker-1", 1, accepted("task-1-a1"));
+    assert_eq!(world.tape.0.len(), events);
+    world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(3)));
+    world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(0)));
+    assert_eq!(world.state("task-1"), "failed exit(3)");
+}
+
+#[test]
+fn an_unknown_worker_is_told_to_register() {
+    let mut world = World::new();
+    let report = |session| Command::Report {
+        worker: worker("ghost"),
+        session,
+        sequence: 1,
+        changes: Vec::new(),
+        full: None,
+    };
+    let want = Answer::Rejected(Rejection::NotRegistered(worker("ghost")));
+    assert_eq!(world.turn(report(None)).0, want);
+    assert_eq!(world.turn(report(Some(Session(5)))).0, want);
+    assert_eq!(world.say_hello("ghost", 1, Some(5), Some(Vec::new())).0, want);
+}
+
+#[test]
+fn a_restarted_worker_keeps_what_it_adopted() {
+    let mut world = World::new();
+    world.hello("worker-1", 2);
+    world.submit_one(1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    let (answer, _) = world.say_hello("worker-1", 2, None, Some(vec![started("task-1-a1")]));
+    assert_eq!(answer, Answer::Welcome(Session(2)));
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+    assert_eq!(world.state("task-2"), "assigned a2 worker-1");
+    world.report("worker-1", 2, ended("task-1-a1", Cause::Exit(0)));
+    assert_eq!(world.state("task-1"), "succeeded exit(0)");
+}
+
+#[test]
+fn the_process_that_was_replaced_is_told_so() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.hello("worker-1", 1);
+    let (answer, _) = world.say_hello("worker-1", 1, Some(1), Some(Vec::new()));
+    assert_eq!(answer, Answer::Rejected(Rejection::Superseded(worker("worker-1"))));
+}

@@ -1,0 +1,144 @@
+use cloudai_model::{Cause, RetryPolicy};
+
+use super::world::{World, accepted, ended, spec, started, worker};
+use crate::{Answer, Command, bounds};
+
+const LEASE_MS: u64 = 30_000;
+
+#[test]
+fn a_silent_worker_is_inactive_within_fifteen_seconds() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.pass(bounds::INACTIVE_AFTER_MS - 1);
+    assert_eq!(world.submit_one(1), "worker-1: assign task-1-a1");
+    world.pass(1);
+    assert_eq!(world.submit_one(1), "");
+    assert!(bounds::INACTIVE_AFTER_MS < 15_000);
+    assert!(!world.core.view(world.now()).workers[0].active);
+}
+
+#[test]
+fn its_tasks_run_elsewhere_after_the_lease_and_not_before() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    world.hello("worker-2", 1);
+    let until = LEASE_MS + bounds::LEASE_MARGIN_MS;
+    for _ in 0..(until / 1000 - 1) {
+        assert_eq!(world.pass(1000), "");
+        world.full("worker-2", 2, Vec::new());
+        assert_eq!(world.state("task-1"), "running a1 worker-1");
+    }
+    assert_eq!(world.pass(1000), "worker-2: assign task-1-a2");
+}
+
+#[test]
+fn word_within_the_lease_renews_it() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    for _ in 0..10 {
+        world.pass(LEASE_MS - 1);
+        let sent = world.full("worker-1", 1, vec![started("task-1-a1")]);
+        assert_eq!(sent, "worker-1: ack 1");
+    }
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+}
+
+#[test]
+fn a_job_may_set_its_own_lease() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    let mut wants = spec(1);
+    wants.retry = RetryPolicy { lease_ms: 600_000, ..wants.retry };
+    world.submit(wants, cloudai_model::JobShape::Single);
+    world.pass(500_000);
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    world.pass(103_000);
+    assert_eq!(world.state("task-1"), "queued a2");
+}
+
+#[test]
+fn a_restarted_master_gives_every_worker_one_fresh_lease() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.pass(LEASE_MS);
+    world.restart();
+    world.pass(LEASE_MS);
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    // Nobody is given work before it was heard.
+    assert_eq!(world.submit_one(1), "");
+    let held = Some(vec![started("task-1-a1")]);
+    world.say_hello("worker-1", 1, Some(1), held);
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+}
+
+#[test]
+fn an_assignment_that_got_lost_is_given_again() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    let sent = world.full("worker-1", 1, Vec::new());
+    assert_eq!(sent, "worker-1: assign task-1-a1, worker-1: ack 1");
+    assert_eq!(world.full("worker-1", 1, vec![accepted("task-1-a1")]), "worker-1: ack 1");
+}
+
+#[test]
+fn a_running_task_that_its_worker_no_longer_has_is_lost() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    let sent = world.full("worker-1", 1, Vec::new());
+    assert_eq!(sent, "worker-1: ack 1, worker-1: assign task-1-a2");
+}
+
+#[test]
+fn a_unary_worker_is_given_time_for_its_result() {
+    let mut world = World::new();
+    assert!(matches!(world.say_hello("plain", 1, None, None).0, Answer::Welcome(_)));
+    world.submit_one(1);
+    let heartbeat = |held| Command::Report {
+        worker: worker("plain"),
+        session: None,
+        sequence: 0,
+        changes: Vec::new(),
+        full: Some(held),
+    };
+    world.turn(heartbeat(vec![started("task-1-a1")]));
+    for _ in 1..bounds::MISSED_REPORTS_MAX {
+        assert_eq!(world.turn(heartbeat(Vec::new())).1, "");
+    }
+    assert_eq!(world.state("task-1"), "running a1 plain");
+    world.turn(heartbeat(Vec::new()));
+    assert_eq!(world.state("task-1"), "assigned a2 plain");
+}
+
+#[test]
+fn a_unary_worker_that_registers_again_keeps_its_tasks() {
+    let mut world = World::new();
+    world.say_hello("plain", 1, None, None);
+    world.submit_one(1);
+    world.say_hello("plain", 1, None, None);
+    let result = Command::Report {
+        worker: worker("plain"),
+        session: None,
+        sequence: 0,
+        changes: vec![ended("task-1-a1", Cause::Exit(0))],
+        full: None,
+    };
+    world.turn(result);
+    assert_eq!(world.state("task-1"), "succeeded exit(0)");
+}
+
+#[test]
+fn a_worker_that_says_goodbye_gives_its_tasks_back_at_once() {
+    let mut world = World::new();
+    let session = world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.hello("worker-2", 1);
+    let bye = Command::Goodbye { worker: worker("worker-1"), session };
+    assert_eq!(world.turn(bye).1, "worker-2: assign task-1-a2");
+}

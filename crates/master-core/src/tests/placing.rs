@@ -1,0 +1,109 @@
+use cloudai_model::{Cause, JobShape};
+
+use super::world::{World, array, ended, spec, started, worker};
+use crate::Answer;
+
+#[test]
+fn a_task_goes_from_submit_to_its_end_in_order() {
+    let mut world = World::new();
+    world.hello("worker-1", 2);
+    assert_eq!(world.submit_one(1), "worker-1: assign task-1-a1");
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    assert_eq!(world.report("worker-1", 1, started("task-1-a1")), "worker-1: ack 1");
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+    let sent = world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(0)));
+    assert_eq!(sent, "worker-1: forget task-1-a1, worker-1: ack 1");
+    assert_eq!(world.state("task-1"), "succeeded exit(0)");
+    assert!(world.core.facts().snapshot().jobs.is_empty(), "an ended job leaves the core");
+}
+
+#[test]
+fn room_that_comes_free_is_used_in_the_same_turn() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    assert_eq!(world.submit_one(1), "");
+    let sent = world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(0)));
+    assert!(sent.ends_with("worker-1: assign task-2-a1"), "{sent}");
+}
+
+#[test]
+fn five_thousand_tasks_that_fit_nowhere_block_nobody() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.submit(spec(64), array(1, 5_000, None));
+    assert_eq!(world.submit_one(4), "worker-1: assign task-2-a1");
+}
+
+#[test]
+fn an_array_runs_as_many_at_once_as_its_user_allows() {
+    let mut world = World::new();
+    world.hello("worker-1", 8);
+    let (_, sent) = world.submit(spec(1), array(1, 4, Some(2)));
+    assert_eq!(sent, "worker-1: assign task-1.1-a1, worker-1: assign task-1.2-a1");
+    let sent = world.report("worker-1", 1, ended("task-1.1-a1", Cause::Exit(0)));
+    assert!(sent.ends_with("worker-1: assign task-1.3-a1"), "{sent}");
+    world.restart();
+    world.full("worker-1", 1, vec![started("task-1.2-a1"), started("task-1.3-a1")]);
+    assert_eq!(world.state("task-1.4"), "queued");
+}
+
+#[test]
+fn a_million_queued_tasks_are_one_range() {
+    let mut world = World::new();
+    world.submit(spec(1), array(1, 1_000_000, None));
+    let snapshot = world.core.facts().snapshot();
+    let job = snapshot.jobs.values().next().unwrap();
+    assert_eq!((job.fresh.spans().count(), job.live.len()), (1, 0));
+}
+
+#[test]
+fn a_target_worker_is_waited_for() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.hello("worker-2", 1);
+    let mut wants = spec(1);
+    wants.target = Some(worker("worker-2"));
+    let (_, sent) = world.submit(wants.clone(), JobShape::Single);
+    assert_eq!(sent, "worker-2: assign task-1-a1");
+    assert_eq!(world.submit(wants, JobShape::Single).1, "");
+    assert_eq!(world.state("task-2"), "queued");
+}
+
+#[test]
+fn an_agent_is_checked_like_a_stranger() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.submit_one(1);
+    let refused = |world: &mut World, task: &str, name: &str| match world.propose(task, name) {
+        Answer::Proposed { accepted, refused } => {
+            let why = refused.into_iter().map(|refused| refused.why).collect::<Vec<_>>();
+            format!("{accepted} {}", why.join("; "))
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&mut world, "1", "worker-1"), "1 ", "a repeated pair is a no-op");
+    assert_eq!(
+        refused(&mut world, "2", "worker-1"),
+        "0 task-2 does not fit worker 'worker-1': wants 1 cores, 0 free"
+    );
+    assert_eq!(refused(&mut world, "2", "nobody"), "0 worker 'nobody' not found");
+    assert_eq!(
+        refused(&mut world, "77", "worker-1"),
+        "0 task-77 is not waiting: it has ended or never was"
+    );
+    world.hello("worker-2", 1);
+    assert_eq!(refused(&mut world, "1", "worker-2"), "0 task-1 is already on worker 'worker-1'");
+}
+
+#[test]
+fn what_a_returning_worker_holds_is_not_sold_again() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.submit_one(2);
+    let held = vec![started("task-1-a1")];
+    world.say_hello("worker-1", 4, Some(1), Some(held));
+    assert_eq!(world.submit_one(3), "");
+    assert_eq!(world.submit_one(2), "worker-1: assign task-3-a1");
+}
