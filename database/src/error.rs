@@ -1,0 +1,100 @@
+//! Why the store could not do what it was asked, in words for the person who has to act.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A failure of the store. Sources are not part of the text: print the chain once, at the edge.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Another master holds the data directory.
+    #[error(
+        "the data directory {dir} is in use by another master{by}: stop that one, or choose \
+         another --data-dir",
+        dir = dir.display(),
+        by = pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// The process that holds it, when its lock file tells.
+        pid: Option<u32>,
+    },
+    /// The store was written by a newer version.
+    #[error(
+        "the data directory {dir} was written by a newer CloudAI (store version {found}, this \
+         binary knows {known}): use that version or a newer one, or another --data-dir",
+        dir = dir.display()
+    )]
+    Newer {
+        /// The directory.
+        dir: PathBuf,
+        /// The version in the file.
+        found: u32,
+        /// The newest version that this binary reads.
+        known: u32,
+    },
+    /// The file is a database of some other program.
+    #[error(
+        "{path} is a database, but not one of CloudAI: choose another --data-dir, or move that \
+         file away",
+        path = path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be trusted any more.
+    #[error(
+        "the store {path} is damaged ({detail}). Nothing was changed. Restore it from a backup, or \
+         save what can be read with 'sqlite3 {path} .recover', or move it (and its -wal file) away \
+         to begin with an empty store",
+        path = path.display()
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first thing that is wrong with it.
+        detail: String,
+    },
+    /// There is no room left. The store can be used again as soon as there is.
+    #[error(
+        "storage full: there is no room left for {path}. Nothing was stored. Free space on that \
+         disk and try again",
+        path = path.display()
+    )]
+    Full {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
+    /// What was read or asked cannot follow from what is stored.
+    #[error(
+        "the store is inconsistent: {0}. Nothing was changed. This is a defect of CloudAI: keep a \
+         copy of the data directory and report it with this message"
+    )]
+    Corrupt(String),
+    /// A file or a directory could not be used.
+    #[error("cannot {doing} {path}", path = path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// With which file or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The database refused, for a reason that has no variant of its own.
+    #[error("the store could not {doing}")]
+    Backend {
+        /// What was tried.
+        doing: &'static str,
+        /// What the database said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    pub(crate) fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt(what.into())
+    }
+}

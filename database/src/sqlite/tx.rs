@@ -1,0 +1,128 @@
+//! One transaction: its prepared statements, the ids that are known by number, and how its
+//! failures become errors in words.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use cloudai_model::{TaskSpec, WorkerId};
+use rusqlite::{Connection, ErrorCode, Statement};
+
+use crate::StoreError;
+
+/// Specs that are kept in memory by one connection, so that a store with a million different ones
+/// does not fill it.
+const SPECS_MAX: usize = 512;
+
+/// What went wrong inside a transaction.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Sqlite(rusqlite::Error),
+    Store(StoreError),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Fault {
+    /// The error for the outside, with the file and what was tried.
+    pub(super) fn named(self, path: &Path, doing: &'static str) -> StoreError {
+        let error = match self {
+            Self::Store(error) => return error,
+            Self::Sqlite(error) => error,
+        };
+        let path = path.to_owned();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DiskFull) => StoreError::Full { path },
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                StoreError::Damaged { path, detail: error.to_string() }
+            }
+            _ => StoreError::Backend { doing, source: Box::new(error) },
+        }
+    }
+}
+
+/// What a connection knows by number. Numbers are never given a new meaning, so that only a
+/// rolled back transaction can make this wrong; its owner then forgets it.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    pub(super) worker_ids: HashMap<i64, WorkerId>,
+    pub(super) worker_nos: HashMap<WorkerId, i64>,
+    pub(super) specs: HashMap<i64, Arc<TaskSpec>>,
+    pub(super) spec_nos: HashMap<Arc<TaskSpec>, i64>,
+}
+
+impl Known {
+    pub(super) fn worker(&mut self, no: i64, id: WorkerId) {
+        self.worker_ids.insert(no, id.clone());
+        self.worker_nos.insert(id, no);
+    }
+
+    pub(super) fn spec(&mut self, no: i64, spec: Arc<TaskSpec>) {
+        if self.specs.len() >= SPECS_MAX {
+            self.specs.clear();
+            self.spec_nos.clear();
+        }
+        self.specs.insert(no, Arc::clone(&spec));
+        self.spec_nos.insert(spec, no);
+    }
+}
+
+/// One transaction in progress. Statements are prepared once in it; the connection cannot keep
+/// them longer, because they borrow it.
+pub(super) struct Tx<'c> {
+    connection: &'c Connection,
+    pub(super) known: &'c mut Known,
+    prepared: Vec<(&'static str, Statement<'c>)>,
+}
+
+impl<'c> Tx<'c> {
+    /// The statement with this text, which is one of a few constants.
+    pub(super) fn statement(&mut self, sql: &'static str) -> Result<&mut Statement<'c>, Fault> {
+        // Comparing addresses is enough: an equal text at another address is prepared twice.
+        let known = self.prepared.iter().position(|(text, _)| std::ptr::eq(*text, sql));
+        let index = if let Some(index) = known {
+            index
+        } else {
+            self.prepared.push((sql, self.connection.prepare(sql)?));
+            self.prepared.len() - 1
+        };
+        Ok(&mut self.prepared[index].1)
+    }
+}
+
+/// Runs `work` in a transaction that is begun with `begin`, and commits it; on any failure nothing
+/// of it is left.
+pub(super) fn transaction<T>(
+    connection: &Connection,
+    known: &mut Known,
+    begin: &str,
+    work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    connection.execute_batch(begin)?;
+    let result = {
+        let mut tx = Tx { connection, known: &mut *known, prepared: Vec::new() };
+        work(&mut tx)
+    };
+    let result = result.and_then(|value| {
+        connection.execute_batch("COMMIT")?;
+        Ok(value)
+    });
+    if result.is_err() {
+        *known = Known::default();
+        // SQLite rolls some failures back by itself, a full disk among them.
+        if !connection.is_autocommit() {
+            connection.execute_batch("ROLLBACK")?;
+        }
+    }
+    result
+}
