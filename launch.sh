@@ -125,15 +125,14 @@ start() {
 }
 
 run_sample() {
-    local task
-    say "submitting the sample task"
-    task="$("$cloudai" submit --name sample cloudai/sample-task:latest)"
-    say "$task is accepted; this is its log:"
-    "$cloudai" logs --follow "$task"
-    "$cloudai" wait "$task" >&2
-    say "its files in /output:"
+    local name=sample task
+    say "running the sample task"
+    "$cloudai" run --name "$name" cloudai/sample-task:latest
+    # Newest first: the one that has just ended.
+    task="$("$cloudai" tasks --name "$name" --limit 1 --json | grep -o 'task-[0-9]*' | head -n 1)"
+    say "$task left these files in /output:"
     "$cloudai" files "$task"
-    say "and result.json:"
+    say "and this is result.json:"
     "$cloudai" files "$task" result.json
 }
 
