@@ -1,9 +1,9 @@
 //! The two clocks, read here and nowhere else.
 
-use std::sync::OnceLock;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use cloudai_model::{Monotonic, Now, Timestamp};
+use cloudai_model::{Monotonic, Timestamp};
+use rustix::time::{ClockId, clock_gettime};
 
 /// The wall clock, for records.
 pub(crate) fn wall() -> Timestamp {
@@ -11,15 +11,9 @@ pub(crate) fn wall() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// The clock of deadlines. Linux's boot clock would count suspend; std's does not, so a worker that
-/// was suspended hears of the lost time only by the master's next answer.
+/// The clock of deadlines: the kernel's boot clock, which counts the time that the machine sleeps,
+/// so that a lease does not stand still while the master's goes on.
 pub(crate) fn mono() -> Monotonic {
-    static START: OnceLock<Instant> = OnceLock::new();
-    let since = START.get_or_init(Instant::now).elapsed();
-    Monotonic(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Both.
-pub(crate) fn now() -> Now {
-    Now { wall: wall(), mono: mono() }
+    let time = clock_gettime(ClockId::Boottime);
+    Monotonic(time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000)
 }

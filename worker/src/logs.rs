@@ -113,10 +113,22 @@ impl LogSpool {
         *self.length.borrow()
     }
 
+    /// The log's length: now, or with `wait` once it has more than `read` bytes or is final.
+    pub async fn wait_now_or_beyond(&mut self, wait: bool, read: u64) -> LogLength {
+        if wait {
+            return self.wait_beyond(read).await;
+        }
+        match self.length.has_changed() {
+            Ok(_) => LogLength::Open(self.length()),
+            Err(_) => LogLength::Final(self.length()),
+        }
+    }
+
     /// Waits until the log has more than `read` bytes or is final, and gives its length.
     pub async fn wait_beyond(&mut self, read: u64) -> LogLength {
-        match self.length.wait_for(|length| *length > read).await {
-            Ok(length) => LogLength::Open(*length),
+        let length = self.length.wait_for(|length| *length > read).await.map(|length| *length);
+        match length {
+            Ok(length) => LogLength::Open(length),
             Err(_) => LogLength::Final(self.length()),
         }
     }

@@ -1,0 +1,115 @@
+//! Brings one attempt's log to the master while it is written: piece by piece, each acknowledged
+//! by how much the master has on disk. It must never hold more than one piece in memory, and after
+//! a broken connection it goes on from what the master has. Read next: `logs.rs`.
+
+use std::io::{self, SeekFrom};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cloudai_model::AttemptId;
+use cloudai_proto::cluster::{LogPart, LogStored};
+use tokio::fs::File;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::logs::{LogLength, LogSpool};
+use crate::uplink::{self, Client};
+
+/// Longest piece in bytes.
+const PART_BYTES_MAX: u64 = 512 << 10;
+
+/// Why a push stopped before its log was whole on the master.
+enum Broken {
+    /// The connection or the master; another try may do.
+    Call(Status),
+    /// This worker's disk.
+    Read(io::Error),
+}
+
+/// Pushes until the log is final and the master has all of it. Gives up only when the master says
+/// that it will never take it, or the spool cannot be read.
+pub(crate) async fn push_log(
+    client: Client,
+    session: &AtomicU64,
+    attempt: AttemptId,
+    mut spool: LogSpool,
+) {
+    if spool.wait_beyond(0).await == LogLength::Final(0) {
+        return;
+    }
+    let mut pauses = uplink::pauses();
+    let mut stored = 0;
+    loop {
+        let before = stored;
+        match push_stream(client.clone(), session, attempt, &mut spool, &mut stored).await {
+            Ok(()) => return,
+            Err(Broken::Call(status)) if uplink::is_final(&status) => {
+                tracing::warn!(
+                    "The master does not take the log of {attempt}: {}",
+                    status.message()
+                );
+                return;
+            }
+            Err(Broken::Call(status)) => {
+                tracing::debug!("Pushing the log of {attempt} again: {}", uplink::words(&status));
+            }
+            Err(Broken::Read(error)) => {
+                tracing::error!("Cannot read {}: {error}", spool.path().display());
+                return;
+            }
+        }
+        if stored > before {
+            pauses = uplink::pauses();
+        }
+        tokio::time::sleep(uplink::next_pause(&mut pauses)).await;
+    }
+}
+
+/// One call: pieces up, lengths down, until the log is whole on the master.
+async fn push_stream(
+    mut client: Client,
+    session: &AtomicU64,
+    attempt: AttemptId,
+    spool: &mut LogSpool,
+    stored: &mut u64,
+) -> Result<(), Broken> {
+    let mut file = File::open(spool.path()).await.map_err(Broken::Read)?;
+    let (parts, receiver) = mpsc::channel(1);
+    let mut answers: Option<Streaming<LogStored>> = None;
+    let mut receiver = Some(receiver);
+    loop {
+        let length = match spool.wait_beyond(*stored).await {
+            LogLength::Final(length) if length <= *stored => return Ok(()),
+            LogLength::Open(length) | LogLength::Final(length) => length,
+        };
+        let data = read_part(&mut file, *stored, length).await.map_err(Broken::Read)?;
+        let part = LogPart {
+            attempt: attempt.to_string(),
+            session: session.load(Ordering::Relaxed),
+            offset: *stored,
+            data,
+        };
+        let gone = |_| Broken::Call(Status::unavailable("the master ended the call"));
+        parts.send(part).await.map_err(gone)?;
+        // The call is made with its first part already on the way: the master may answer only then.
+        if let Some(receiver) = receiver.take() {
+            let call = client.push_log(ReceiverStream::new(receiver)).await;
+            answers = Some(call.map_err(Broken::Call)?.into_inner());
+        }
+        let answer = match &mut answers {
+            Some(answers) => answers.message().await.map_err(Broken::Call)?,
+            None => None,
+        };
+        let ended = || Broken::Call(Status::unavailable("the master ended the call"));
+        *stored = answer.ok_or_else(ended)?.stored;
+    }
+}
+
+async fn read_part(file: &mut File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
+    let part_len = length.saturating_sub(offset).min(PART_BYTES_MAX);
+    let mut data = vec![0; part_len as usize];
+    file.seek(SeekFrom::Start(offset)).await?;
+    file.read_exact(&mut data).await?;
+    Ok(data)
+}

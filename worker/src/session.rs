@@ -1,0 +1,431 @@
+//! The worker's main loop: one task owns the ledger, and everything that happens comes to it: the
+//! master's orders, what becomes known of attempts, and time. It carries out the ledger's effects
+//! and keeps a session with the master, for ever. It must never wait for anything while something
+//! else happens: each wait is one branch of one `select!`.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use backon::ExponentialBackoff;
+use cloudai_model::{AttemptId, Cause, Outcome, TaskSpec, limits};
+use cloudai_proto::cluster::{SessionDown, session_down};
+use cloudai_proto::convert::{Change, FullReport, Hello, Orders, Report, from_wire, to_wire};
+use cloudai_worker_core::{Effect, Input, Ledger, LedgerConfig};
+use tokio::sync::mpsc;
+use tonic::Status;
+use tonic::transport::Endpoint;
+
+use crate::clock;
+use crate::config::WorkerError;
+use crate::executor::StopRequest;
+use crate::link::{self, Link, LinkError};
+use crate::run::{self, RunContext, RunEvent, RunHandle, RunWhat};
+use crate::telemetry::{self, Telemetry};
+use crate::uplink;
+
+/// Events of attempts that wait for the loop; attempts wait when it is full.
+const EVENTS_LEN_MAX: usize = 4096;
+/// Notes that wait for the connection; the oldest go first when there are more.
+const NOTES_LEN_MAX: usize = 1024;
+/// How long the end of the stream may take after the goodbye.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a stop may take beyond the grace of the longest attempt.
+const STOP_MARGIN: Duration = Duration::from_secs(20);
+
+/// What a session is opened with.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    /// The hello; its session and what is held are filled in each time.
+    pub(crate) hello: Hello,
+    /// The master's address, for people.
+    pub(crate) master: String,
+    /// How it is reached.
+    pub(crate) endpoint: Endpoint,
+    /// Whether the first failure is the last.
+    pub(crate) once: bool,
+    /// The port of the unary server, for people.
+    pub(crate) port: u16,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
+
+/// Where the connection stands.
+enum Connection {
+    Opening(Opening),
+    Waiting(Pin<Box<tokio::time::Sleep>>),
+    Open(Box<Link>),
+}
+
+/// What a connection has to say.
+enum Signal {
+    Opened(Result<Link, LinkError>),
+    TryAgain,
+    Heartbeat,
+    Down(Result<Option<SessionDown>, Status>),
+    MaySend,
+}
+
+impl Connection {
+    /// The next signal. Nothing is lost when it is dropped before it is ready.
+    async fn next(&mut self, wants_to_send: bool) -> Signal {
+        match self {
+            Self::Opening(opening) => Signal::Opened(opening.await),
+            Self::Waiting(pause) => {
+                pause.await;
+                Signal::TryAgain
+            }
+            Self::Open(link) => tokio::select! {
+                message = link.down.message() => Signal::Down(message),
+                _ = link.heartbeat.tick() => Signal::Heartbeat,
+                permit = link.up.reserve(), if wants_to_send => match permit {
+                    Ok(_) => Signal::MaySend,
+                    Err(_) => Signal::Down(Ok(None)),
+                },
+            },
+        }
+    }
+}
+
+/// The loop and all that it owns.
+pub(crate) struct SessionLoop {
+    identity: Identity,
+    context: Arc<RunContext>,
+    telemetry: Telemetry,
+    ledger: Ledger,
+    runs: HashMap<AttemptId, RunHandle>,
+    events: mpsc::Receiver<RunEvent>,
+    events_sender: mpsc::Sender<RunEvent>,
+    connection: Connection,
+    pauses: ExponentialBackoff,
+    notes: VecDeque<Change>,
+    full_due: bool,
+    greeted: bool,
+    /// Scratch space of `step`.
+    effects: Vec<Effect>,
+    /// Scratch space of `turn`.
+    batch: Vec<RunEvent>,
+}
+
+impl SessionLoop {
+    /// A loop that is about to connect for the first time.
+    pub(crate) fn new(
+        identity: Identity,
+        context: Arc<RunContext>,
+        telemetry: Telemetry,
+        attempts_max: usize,
+    ) -> Self {
+        let (events_sender, events) = mpsc::channel(EVENTS_LEN_MAX);
+        Self {
+            identity,
+            context,
+            telemetry,
+            ledger: Ledger::new(LedgerConfig { attempts_max }),
+            runs: HashMap::new(),
+            events,
+            events_sender,
+            connection: Connection::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO))),
+            pauses: uplink::pauses(),
+            notes: VecDeque::new(),
+            full_due: false,
+            greeted: false,
+            effects: Vec::new(),
+            batch: Vec::new(),
+        }
+    }
+
+    /// Runs until `shutdown` is ready and everything has stopped, or the master will not have this
+    /// worker.
+    pub(crate) async fn run(
+        mut self,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), WorkerError> {
+        let served = self.serve(shutdown).await;
+        self.close().await;
+        served
+    }
+
+    async fn serve(&mut self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
+        let mut shutdown = std::pin::pin!(shutdown);
+        loop {
+            tokio::select! {
+                () = &mut shutdown => return Ok(()),
+                result = self.turn() => result?,
+            }
+        }
+    }
+
+    /// Waits for the next thing that happens and deals with it.
+    async fn turn(&mut self) -> Result<(), WorkerError> {
+        let wants_to_send = self.full_due || self.ledger.has_news() || !self.notes.is_empty();
+        let deadline = self.ledger.next_deadline().map(|deadline| deadline.at);
+        tokio::select! {
+            signal = self.connection.next(wants_to_send) => self.on_signal(signal),
+            _ = self.events.recv_many(&mut self.batch, EVENTS_LEN_MAX) => {
+                let mut batch = std::mem::take(&mut self.batch);
+                for event in batch.drain(..) {
+                    self.on_event(event);
+                }
+                self.batch = batch;
+                Ok(())
+            }
+            () = sleep_until(deadline) => {
+                self.step(Input::Tick);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_signal(&mut self, signal: Signal) -> Result<(), WorkerError> {
+        match signal {
+            Signal::TryAgain => self.connect(),
+            Signal::Opened(Ok(link)) => self.on_welcome(link),
+            Signal::Opened(Err(error)) => return self.on_link_error(error),
+            Signal::Heartbeat => self.full_due = true,
+            Signal::MaySend => self.send_report(),
+            Signal::Down(message) => return self.on_message(message),
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self) {
+        let held = self.ledger.begin_stream();
+        let hello = Hello { session: self.ledger.session(), held, ..self.identity.hello.clone() };
+        let opening =
+            link::open(self.identity.endpoint.clone(), to_wire::hello(&hello), clock::mono());
+        self.connection = Connection::Opening(Box::pin(opening));
+    }
+
+    fn on_welcome(&mut self, link: Link) {
+        let (session, hello_sent_at) = (link.session, link.hello_sent_at);
+        self.connection = Connection::Open(Box::new(link));
+        self.pauses = uplink::pauses();
+        self.context.session.store(session.0, Ordering::Relaxed);
+        self.step(Input::Welcomed { session, hello_sent_at });
+        tracing::info!("Worker registered successfully");
+        if !self.greeted {
+            self.greeted = true;
+            let id = &self.identity.hello.worker.id;
+            let seconds = telemetry::INTERVAL.as_secs();
+            tracing::info!("Starting telemetry monitor (interval: {seconds}s)");
+            tracing::info!("Worker {id} started successfully");
+            tracing::info!("gRPC server listening on :{}", self.identity.port);
+            tracing::info!("Ready to receive tasks");
+        }
+    }
+
+    fn on_link_error(&mut self, error: LinkError) -> Result<(), WorkerError> {
+        match error {
+            LinkError::Superseded(message) => {
+                let id = self.identity.hello.worker.id.clone();
+                return Err(WorkerError::Superseded { id, message });
+            }
+            LinkError::Invalid(message) => return Err(WorkerError::Rejected { message }),
+            LinkError::SessionUnknown => self.step(Input::SessionUnknown),
+            _ => {}
+        }
+        let master = &self.identity.master;
+        if self.identity.once && !self.greeted {
+            let (master, why) = (master.clone(), error.to_string());
+            return Err(WorkerError::Register { master, why });
+        }
+        let pause = uplink::next_pause(&mut self.pauses);
+        let what = if self.greeted { "reconnect to" } else { "register with" };
+        let seconds = pause.as_secs_f32();
+        tracing::warn!("Failed to {what} master at {master}: {error}. Next try in {seconds:.1} s");
+        self.connection = Connection::Waiting(Box::pin(tokio::time::sleep(pause)));
+        Ok(())
+    }
+
+    fn on_message(
+        &mut self,
+        message: Result<Option<SessionDown>, Status>,
+    ) -> Result<(), WorkerError> {
+        let error = match message {
+            Ok(Some(SessionDown { message: Some(session_down::Message::Orders(orders)) })) => {
+                match from_wire::orders(orders) {
+                    Ok(orders) => {
+                        self.on_orders(orders);
+                        return Ok(());
+                    }
+                    Err(error) => LinkError::Nonsense(error.to_string()),
+                }
+            }
+            Ok(Some(SessionDown { message: Some(session_down::Message::Refused(refused)) })) => {
+                refused.into()
+            }
+            // A message of a kind that this worker does not know yet.
+            Ok(Some(_)) => return Ok(()),
+            Ok(None) => LinkError::Unreachable("the master ended the session".to_owned()),
+            Err(status) => LinkError::Unreachable(uplink::words(&status)),
+        };
+        self.on_link_error(error)
+    }
+
+    fn on_orders(&mut self, orders: Orders) {
+        if orders.acknowledged > 0 {
+            self.step(Input::Acknowledged { sequence: orders.acknowledged });
+        }
+        for attempt in orders.forget {
+            if self.runs.contains_key(&attempt) {
+                tracing::info!("Task result reported: {}", name(attempt));
+            }
+            self.step(Input::Forget { attempt });
+        }
+        for (attempt, reason) in orders.stop {
+            self.step(Input::Stop { attempt, reason });
+        }
+        for (attempt, spec) in orders.assign {
+            self.step(Input::Assign { attempt, spec });
+        }
+    }
+
+    fn on_event(&mut self, event: RunEvent) {
+        let RunEvent { attempt, what } = event;
+        match what {
+            RunWhat::Note(at, text) => {
+                tracing::info!("[{}] {text}", name(attempt));
+                if self.notes.len() == NOTES_LEN_MAX {
+                    self.notes.pop_front();
+                }
+                self.notes.push_back(Change::Note { attempt, at, text });
+            }
+            RunWhat::Started(at) => self.step(Input::Started { attempt, at }),
+            RunWhat::Ended(outcome, at) => {
+                say_ended(attempt, &outcome);
+                self.step(Input::Ended { attempt, outcome, at });
+            }
+            RunWhat::Delivered => self.step(Input::Delivered { attempt }),
+        }
+    }
+
+    /// Gives an input to the ledger and carries out what comes of it.
+    fn step(&mut self, input: Input) {
+        let mut effects = std::mem::take(&mut self.effects);
+        self.ledger.step(clock::mono(), input, &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Start { attempt, spec } => self.start(attempt, spec),
+                Effect::Stop { attempt, cause, grace_ms } => self.stop(attempt, cause, grace_ms),
+                Effect::Drop { attempt } => {
+                    if let Some(run) = self.runs.remove(&attempt) {
+                        run.drop.cancel();
+                    }
+                }
+                Effect::Refuse { attempt, reason } => {
+                    tracing::warn!("Refused {attempt}: {reason:?}");
+                }
+            }
+        }
+        // What `start` did with the scratch space meanwhile is empty again.
+        self.effects = effects;
+    }
+
+    fn start(&mut self, attempt: AttemptId, spec: Arc<TaskSpec>) {
+        if let Some(outcome) = self.context.executor.find_instant(&spec) {
+            self.step(Input::Ended { attempt, outcome, at: clock::wall() });
+            self.step(Input::Delivered { attempt });
+            return;
+        }
+        tracing::info!("Task received: {} (image: {})", name(attempt), spec.image);
+        let session = self.ledger.session().unwrap_or_default();
+        let events = self.events_sender.clone();
+        let run = run::start(&self.context, attempt, session, spec, events);
+        self.runs.insert(attempt, run);
+    }
+
+    fn stop(&mut self, attempt: AttemptId, cause: Cause, grace_ms: u64) {
+        tracing::info!("Stopping task {}: {cause}", name(attempt));
+        if let Some(run) = self.runs.get(&attempt) {
+            run.live.request_stop(StopRequest { cause, grace_ms });
+        }
+    }
+
+    /// Sends everything that is pending as one report; there is room for it.
+    fn send_report(&mut self) {
+        let Connection::Open(link) = &self.connection else { return };
+        let outgoing = self.ledger.take_report(clock::mono(), std::mem::take(&mut self.full_due));
+        let usage = *self.telemetry.usage.borrow();
+        if outgoing.full.is_some() {
+            tracing::debug!("Heartbeat: {} attempts held, {usage:?}", self.ledger.held_count());
+        }
+        let states = outgoing.changes.into_iter().map(Change::State);
+        let report = Report {
+            sequence: outgoing.sequence,
+            changes: self.notes.drain(..).chain(states).collect(),
+            full: outgoing.full.map(|held| FullReport { held, usage }),
+        };
+        // A stream that broke meanwhile says so by its other end, and the next hello has it all.
+        let _ = link.up.try_send(to_wire::report(&report));
+    }
+
+    /// Stops what runs, says goodbye and leaves nothing behind.
+    async fn close(mut self) {
+        tracing::info!("Shutting down worker...");
+        self.context.tracker.close();
+        self.step(Input::ShutDown);
+        self.context.live.stop_all(Cause::WorkerLost);
+        let longest = Duration::from_millis(limits::GRACE_MS_MAX) + STOP_MARGIN;
+        let stopped = async {
+            while self.ledger.live_count() > 0 {
+                match self.events.recv().await {
+                    Some(event) => self.on_event(event),
+                    None => return,
+                }
+            }
+        };
+        if tokio::time::timeout(longest, stopped).await.is_err() {
+            tracing::error!("{} attempts would not stop", self.ledger.live_count());
+        }
+        if let Connection::Open(link) = self.connection {
+            say_goodbye(*link).await;
+        }
+        for run in self.runs.values() {
+            run.drop.cancel();
+        }
+        drop(self.events);
+        self.context.closing.cancel();
+        if tokio::time::timeout(STOP_MARGIN, self.context.tracker.wait()).await.is_err() {
+            tracing::error!("The files of {} attempts are left behind", self.context.tracker.len());
+        }
+    }
+}
+
+/// Sends the last message and waits until the master has seen the end of the stream.
+async fn say_goodbye(link: Link) {
+    let Link { up, mut down, .. } = link;
+    let goodbye = async {
+        up.send(to_wire::goodbye("shutdown")).await.ok()?;
+        drop(up);
+        while down.message().await.ok()?.is_some() {}
+        Some(())
+    };
+    if tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.is_err() {
+        tracing::debug!("The master did not end the session in time");
+    }
+}
+
+async fn sleep_until(deadline: Option<cloudai_model::Monotonic>) {
+    match deadline {
+        Some(at) => tokio::time::sleep(Duration::from_millis(at.ms_since(clock::mono()))).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn say_ended(attempt: AttemptId, outcome: &Outcome) {
+    let status = to_wire::status_word(outcome.cause);
+    let why = if outcome.message.is_empty() { "" } else { ": " };
+    let (name, cause, message) = (name(attempt), outcome.cause, &outcome.message);
+    tracing::info!("Task completed: {name} [Status: {status}, {cause}{why}{message}]");
+}
+
+/// A task as people know it; the number of the try only when it is not the first.
+fn name(attempt: AttemptId) -> String {
+    match attempt.no.0 {
+        1 => attempt.task.to_string(),
+        no => format!("{} (attempt {no})", attempt.task),
+    }
+}

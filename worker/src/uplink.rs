@@ -1,0 +1,124 @@
+//! The second connection to the master: logs and files, so that they never delay a lease. One call
+//! here is retried until it is done, refused for good, or not wanted any more. Read next:
+//! `push.rs` and `upload.rs`, which make the calls.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use cloudai_proto::cluster::master_worker_client::MasterWorkerClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::config::WorkerError;
+
+/// How long connecting may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a quiet connection is asked whether its peer is there, and how long that may take.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// Receive windows: a burst of assigns must not wait for window updates.
+const WINDOW_BYTES: u32 = 4 << 20;
+/// Longest message from the master: orders that assign as many attempts as a worker may hold.
+const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// The longest pause between two tries, before jitter, which at most doubles it: a worker is back
+/// within 5 s of its master's return.
+const PAUSE_MAX: Duration = Duration::from_millis(2500);
+/// The first pause.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// A client of the master over one connection.
+pub(crate) type Client = MasterWorkerClient<Channel>;
+
+/// How the master is reached; connections are made from it.
+pub(crate) fn endpoint(master: &str) -> Result<Endpoint, WorkerError> {
+    let wrong = || WorkerError::MasterAddress { address: master.to_owned() };
+    let has_port = master.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if !has_port || master.contains('/') {
+        return Err(wrong());
+    }
+    let endpoint = Endpoint::from_shared(format!("http://{master}")).map_err(|_| wrong())?;
+    Ok(endpoint
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES)
+        .tcp_nodelay(true))
+}
+
+/// A client over a connection.
+pub(crate) fn client(channel: Channel) -> Client {
+    MasterWorkerClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The pauses between tries: growing, jittered, without an end.
+pub(crate) fn pauses() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_jitter()
+        .with_min_delay(PAUSE_MIN)
+        .with_max_delay(PAUSE_MAX)
+        .without_max_times()
+        .build()
+}
+
+/// The next pause; the sequence has no end.
+pub(crate) fn next_pause(pauses: &mut ExponentialBackoff) -> Duration {
+    pauses.next().unwrap_or(PAUSE_MAX)
+}
+
+/// Whether the master's answer will be the same however often it is asked.
+pub(crate) fn is_final(status: &Status) -> bool {
+    matches!(
+        status.code(),
+        Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::Unimplemented
+    )
+}
+
+/// A failed call in words: its status, or what is below it when the connection failed.
+pub(crate) fn words(status: &Status) -> String {
+    let message = status.message();
+    let mut cause = std::error::Error::source(status);
+    let mut last = None;
+    while let Some(error) = cause {
+        last = Some(error.to_string());
+        cause = error.source();
+    }
+    match last {
+        Some(last) if !message.contains(&last) => format!("{message}: {last}"),
+        _ if message.is_empty() => status.code().description().to_owned(),
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_master_is_named_by_host_and_port() {
+        for address in ["localhost:50051", "10.0.0.1:1", "[::1]:50051"] {
+            assert!(endpoint(address).is_ok(), "{address}");
+        }
+        for address in ["", "localhost", ":50051", "localhost:0", "http://x:1", "a b:1"] {
+            assert!(endpoint(address).is_err(), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_worker_tries_again_within_five_seconds_for_ever() {
+        let mut pauses = pauses();
+        for _ in 0..200 {
+            assert!(next_pause(&mut pauses) <= Duration::from_secs(5));
+        }
+        assert!(pauses.next().is_some());
+    }
+}
