@@ -8,6 +8,7 @@ mod law;
 mod licence;
 mod links;
 mod scan;
+mod scenarios;
 mod source;
 mod tree;
 
@@ -61,6 +62,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         violations.extend(source::check(&file.path, &file.text));
         violations.extend(links::check(&file.path, &file.text, |path| root.join(path).exists()));
     }
+    violations.extend(scenarios::check(&files));
     violations.sort();
     for file in &files {
         if let Some(warning) = source::warn(&file.path, &file.text) {
