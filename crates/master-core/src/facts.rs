@@ -203,15 +203,11 @@ impl Facts {
     fn worker_registered(&mut self, record: &WorkerRecord) {
         assert!(record.session.0 > self.last_session, "{} was given before", record.session);
         self.last_session = record.session.0;
-        match self.workers.get_mut(&record.id) {
-            Some(worker) => {
-                worker.record = record.clone();
-                worker.volumes = Arc::new(record.volumes.clone());
-            }
-            None => {
-                let id = record.id.clone();
-                self.workers.insert(id, WorkerFacts::new(record.clone()));
-            }
+        if let Some(worker) = self.workers.get_mut(&record.id) {
+            worker.record = record.clone();
+            worker.volumes = Arc::new(record.volumes.clone());
+        } else {
+            self.workers.insert(record.id.clone(), WorkerFacts::new(record.clone()));
         }
     }
 

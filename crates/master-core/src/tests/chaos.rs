@@ -59,8 +59,8 @@ fn report_of(attempt: &str, what: u8) -> AttemptReport {
     }
 }
 
-fn play(world: &mut World, step: Move) {
-    match step {
+fn play(world: &mut World, step: &Move) {
+    match *step {
         Move::Submit { cores, tasks, at_once } => {
             let mut wants = spec(cores);
             wants.retry.retries_max = 1;
@@ -128,7 +128,7 @@ proptest! {
     fn nothing_breaks_the_facts_and_everything_ends(steps in prop::collection::vec(moves(), 1..60)) {
         let mut world = World::new();
         for step in steps {
-            play(&mut world, step);
+            play(&mut world, &step);
         }
         heal(&mut world);
     }

@@ -1,0 +1,192 @@
+//! What workers and agents speak to: both services of the wire on one port. Every message is
+//! converted and checked at `cloudai_proto::convert`; the heart decides; bytes go beside it.
+
+mod agent;
+mod logs;
+mod session;
+mod unary;
+mod upload;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloudai_model::AttemptId;
+use cloudai_model::{LiveState, Session, TaskState};
+use cloudai_proto::agent::master_agent_server::MasterAgentServer;
+use cloudai_proto::cluster;
+use cloudai_proto::cluster::master_worker_server::{MasterWorker, MasterWorkerServer};
+use tokio::net::TcpListener;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::agent_record::AgentRecord;
+use crate::files::SharedFiles;
+use crate::heart::{HeartError, HeartHandle};
+use crate::readers::Readers;
+use crate::usage::UsageTable;
+
+/// A vanished peer is noticed after this long without an answer to a ping.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most calls at once on one connection.
+const STREAMS_PER_CONNECTION_MAX: u32 = 512;
+/// Largest message in bytes, as the wire contract's transport has it.
+const MESSAGE_LEN_MAX: usize = 4 << 20;
+
+/// What every call needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Services {
+    pub(crate) heart: HeartHandle,
+    pub(crate) readers: Readers,
+    pub(crate) files: SharedFiles,
+    pub(crate) usage: Arc<UsageTable>,
+    pub(crate) agents: Arc<AgentRecord>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+type Outbound<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Serves until the shutdown.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    services: Services,
+) -> Result<(), tonic::transport::Error> {
+    let ended = services.shutdown.clone();
+    let cluster = MasterWorkerServer::new(services.clone())
+        .max_decoding_message_size(MESSAGE_LEN_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_MAX);
+    let agent = MasterAgentServer::new(services)
+        .max_decoding_message_size(MESSAGE_LEN_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_MAX);
+    tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(PING_EVERY))
+        .http2_keepalive_timeout(Some(PING_TIMEOUT))
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .tcp_nodelay(true)
+        .add_service(cluster)
+        .add_service(agent)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended.cancelled_owned())
+        .await
+}
+
+impl Services {
+    /// Refuses bytes of an attempt that is not the current one of its task, or that another
+    /// session holds. A peer without a session (a unary worker) is only asked for the attempt.
+    async fn check_holder(
+        &self,
+        attempt: AttemptId,
+        session: Option<Session>,
+    ) -> Result<(), Status> {
+        let find = move |reader: &mut dyn cloudai_database::Reader| reader.find_task(attempt.task);
+        let found = self.readers.read(find).await;
+        let task = found.map_err(|error| Status::unavailable(error.to_string()))?;
+        let Some(task) = task else {
+            return Err(Status::not_found(format!("{} does not exist", attempt.task)));
+        };
+        let current = match &task.state {
+            TaskState::Live(live) if live.attempt == attempt.no => match &live.state {
+                LiveState::Assigned(hold) | LiveState::Running { hold, .. } => {
+                    session.is_none_or(|session| session == hold.session)
+                }
+                LiveState::Queued(_) => false,
+            },
+            _ => false,
+        };
+        if current {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!("{attempt} is not the current attempt any more")))
+    }
+}
+
+/// What the heart could not do, in the wire's codes.
+fn heart_status(error: &HeartError) -> Status {
+    match error {
+        HeartError::Busy => Status::resource_exhausted(error.to_string()),
+        HeartError::StorageFull(_) | HeartError::Storage(_) | HeartError::Stopped => {
+            Status::unavailable(error.to_string())
+        }
+    }
+}
+
+fn io_status(error: &std::io::Error) -> Status {
+    Status::unavailable(format!("the master cannot store it: {error}"))
+}
+
+/// A call of the worker's side of the service, which only workers serve.
+fn not_here<T>(call: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("{call} is served by workers; this is a master")))
+}
+
+#[tonic::async_trait]
+impl MasterWorker for Services {
+    type StreamTaskLogsStream = Outbound<cluster::LogChunk>;
+    type SessionStream = Outbound<cluster::SessionDown>;
+    type PushLogStream = Outbound<cluster::LogStored>;
+
+    async fn register_worker(
+        &self,
+        request: Request<cluster::WorkerInfo>,
+    ) -> Result<Response<cluster::RegisterAck>, Status> {
+        unary::register(self, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn send_heartbeat(
+        &self,
+        request: Request<cluster::Heartbeat>,
+    ) -> Result<Response<cluster::HeartbeatAck>, Status> {
+        unary::heartbeat(self, &request.into_inner()).await.map(Response::new)
+    }
+
+    async fn report_task_completion(
+        &self,
+        request: Request<cluster::TaskResult>,
+    ) -> Result<Response<cluster::Ack>, Status> {
+        unary::completion(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn assign_task(
+        &self,
+        _request: Request<cluster::Task>,
+    ) -> Result<Response<cluster::TaskAck>, Status> {
+        not_here("AssignTask")
+    }
+
+    async fn cancel_task(
+        &self,
+        _request: Request<cluster::TaskId>,
+    ) -> Result<Response<cluster::TaskAck>, Status> {
+        not_here("CancelTask")
+    }
+
+    async fn stream_task_logs(
+        &self,
+        _request: Request<cluster::TaskLogRequest>,
+    ) -> Result<Response<Self::StreamTaskLogsStream>, Status> {
+        not_here("StreamTaskLogs")
+    }
+
+    async fn upload_task_files(
+        &self,
+        request: Request<Streaming<cluster::FileChunk>>,
+    ) -> Result<Response<cluster::FileUploadAck>, Status> {
+        upload::receive(self, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<cluster::SessionUp>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        session::open(self.clone(), request.into_inner()).await.map(Response::new)
+    }
+
+    async fn push_log(
+        &self,
+        request: Request<Streaming<cluster::LogPart>>,
+    ) -> Result<Response<Self::PushLogStream>, Status> {
+        Ok(Response::new(logs::receive(self.clone(), request.into_inner())))
+    }
+}

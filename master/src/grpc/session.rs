@@ -1,0 +1,194 @@
+//! The session of one of our own workers: reports up, orders down, on one stream.
+
+use std::time::Duration;
+
+use cloudai_master_core::{Answer, Command, Rejection, WorkerHello};
+use cloudai_model::{AttemptReport, Session, WorkerId, WorkerKind};
+use cloudai_proto::cluster::{Refused, SessionDown, SessionUp, Welcome, session_down, session_up};
+use cloudai_proto::convert::{Change, Orders, from_wire, to_wire};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use super::{Outbound, Services, heart_status};
+use crate::dispatch::{LINK_LEN_MAX, Link};
+
+/// How often a worker reports everything that it holds, in milliseconds.
+const HEARTBEAT_MS: u32 = 5_000;
+/// How long a new stream may take to say hello.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Silence after which a stream is given up; the worker opens a new one.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+
+/// Registers the worker and starts both directions.
+pub(super) async fn open(
+    services: Services,
+    mut up: Streaming<SessionUp>,
+) -> Result<Outbound<SessionDown>, Status> {
+    let first = tokio::time::timeout(HELLO_TIMEOUT, up.message()).await;
+    let first = first.map_err(|_| Status::deadline_exceeded("no hello came"))??;
+    let Some(session_up::Message::Hello(hello)) = first.and_then(|first| first.message) else {
+        return Err(Status::invalid_argument("the first message of a session is hello"));
+    };
+    let hello = from_wire::hello(hello)?;
+    let worker = hello.worker.id.clone();
+    let (orders, given) = mpsc::channel(LINK_LEN_MAX);
+    let link = Link { worker: worker.clone(), orders };
+    let command = Command::Hello(WorkerHello {
+        id: hello.worker.id,
+        session: hello.session,
+        kind: WorkerKind::Session,
+        address: hello.worker.address,
+        capacity: hello.worker.capacity,
+        volumes: hello.volumes,
+        version: hello.version,
+        held: Some(hello.held),
+    });
+    match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
+        Answer::Welcome(session) => Ok(start(services, worker, session, up, given)),
+        Answer::Rejected(rejection) => Ok(Box::pin(tokio_stream::once(Ok(refusal_of(&rejection))))),
+        other => Err(Status::internal(format!("a hello was answered with {other:?}"))),
+    }
+}
+
+fn start(
+    services: Services,
+    worker: WorkerId,
+    session: Session,
+    up: Streaming<SessionUp>,
+    given: mpsc::Receiver<Orders>,
+) -> Outbound<SessionDown> {
+    let welcome = Welcome { session: session.0, heartbeat_ms: HEARTBEAT_MS };
+    let welcome = SessionDown { message: Some(session_down::Message::Welcome(welcome)) };
+    // What the reading side has to say ends the stream: at most one message.
+    let (last_word, last) = mpsc::channel(1);
+    let shutdown = services.shutdown.clone();
+    tokio::spawn(async move {
+        let reading = read(&services, &worker, session, up);
+        let ended = tokio::select! {
+            ended = reading => ended,
+            () = shutdown.cancelled() => None,
+        };
+        if let Some(refusal) = ended {
+            // A peer that is gone does not read it.
+            drop(last_word.send(refusal).await);
+        }
+    });
+    let orders = ReceiverStream::new(given).map(|orders| Last::Word(to_wire::orders(&orders)));
+    // A link that the heart dropped (a newer one stands) ends the stream as well.
+    let orders = orders.chain(tokio_stream::once(Last::End));
+    // The end of the reading side is an item of its own, so that it ends the merged stream.
+    let last = ReceiverStream::new(last).map(Last::Word).chain(tokio_stream::once(Last::End));
+    let merged = last.merge(orders).map_while(|item| match item {
+        Last::Word(message) => Some(Ok(message)),
+        Last::End => None,
+    });
+    Box::pin(tokio_stream::once(Ok(welcome)).chain(merged))
+}
+
+enum Last {
+    Word(SessionDown),
+    End,
+}
+
+/// Takes reports until the worker goes or is not wanted any more.
+async fn read(
+    services: &Services,
+    worker: &WorkerId,
+    session: Session,
+    mut up: Streaming<SessionUp>,
+) -> Option<SessionDown> {
+    loop {
+        let message = match tokio::time::timeout(SILENCE_MAX, up.message()).await {
+            Ok(Ok(Some(message))) => message.message?,
+            Ok(Ok(None)) => return None,
+            Ok(Err(status)) => {
+                tracing::debug!("session of worker {worker} broke: {}", status.message());
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!("worker {worker} is silent; its session is closed");
+                return None;
+            }
+        };
+        let answer = match message {
+            session_up::Message::Report(report) => match from_wire::report(report) {
+                Ok(report) => take_report(services, worker, session, report).await,
+                Err(error) => return Some(refused("invalid", error.to_string())),
+            },
+            session_up::Message::Goodbye(goodbye) => {
+                tracing::info!("Worker {worker} says goodbye: {}", goodbye.reason);
+                let command = Command::Goodbye { worker: worker.clone(), session };
+                drop(services.heart.command(command).await);
+                return None;
+            }
+            session_up::Message::Hello(_) => {
+                return Some(refused("invalid", "a second hello on one stream".to_owned()));
+            }
+        };
+        match answer {
+            Ok(Answer::Rejected(rejection)) => return Some(refusal_of(&rejection)),
+            Ok(_) => {}
+            // The report was not kept: the worker comes again with everything that it holds.
+            Err(error) => {
+                tracing::warn!("a report of worker {worker} was not kept: {error}");
+                return None;
+            }
+        }
+    }
+}
+
+async fn take_report(
+    services: &Services,
+    worker: &WorkerId,
+    session: Session,
+    report: cloudai_proto::convert::Report,
+) -> Result<Answer, crate::heart::HeartError> {
+    let mut changes: Vec<AttemptReport> = Vec::with_capacity(report.changes.len());
+    let mut notes = Vec::new();
+    for change in report.changes {
+        match change {
+            Change::State(state) => changes.push(state),
+            Change::Note { attempt, at, text } => notes.push((attempt, at, text)),
+        }
+    }
+    if !notes.is_empty() {
+        let files = services.files.clone();
+        // Notes are for people: one that cannot be written is not worth a report.
+        drop(tokio::task::spawn_blocking(move || {
+            for (attempt, at, text) in notes {
+                if let Err(error) = files.append_note(attempt, at, &text) {
+                    tracing::debug!("cannot keep a note of {attempt}: {error}");
+                }
+            }
+        }));
+    }
+    let full = report.full.map(|full| {
+        tracing::debug!("Heartbeat from worker {worker}: {} held", full.held.len());
+        services.usage.set(worker, full.usage);
+        full.held
+    });
+    let command = Command::Report {
+        worker: worker.clone(),
+        session: Some(session),
+        sequence: report.sequence,
+        changes,
+        full,
+    };
+    services.heart.command(command).await
+}
+
+fn refusal_of(rejection: &Rejection) -> SessionDown {
+    let code = match rejection {
+        Rejection::Superseded(_) => "superseded",
+        Rejection::NotRegistered(_) => "unknown",
+        _ => "invalid",
+    };
+    refused(code, rejection.to_string())
+}
+
+fn refused(code: &str, message: String) -> SessionDown {
+    let refused = Refused { code: code.to_owned(), message };
+    SessionDown { message: Some(session_down::Message::Refused(refused)) }
+}

@@ -1,0 +1,108 @@
+//! The calls of workers that were written by somebody who has read nothing but the wire contract.
+
+use cloudai_master_core::{Answer, Command, WorkerHello};
+use cloudai_model::{AttemptReport, ReportWhat, WorkerKind};
+use cloudai_proto::cluster;
+use cloudai_proto::convert::{UnaryResult, from_wire};
+use cloudai_proto::log_record::{LogStream, encode};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::{Services, heart_status, io_status};
+use crate::clock;
+use crate::dispatch::{LINK_LEN_MAX, Link, UnaryCaller};
+
+pub(super) async fn register(
+    services: &Services,
+    info: &cluster::WorkerInfo,
+) -> Result<cluster::RegisterAck, Status> {
+    let worker = from_wire::worker_info(info)?;
+    let (orders, given) = mpsc::channel(LINK_LEN_MAX);
+    let caller = UnaryCaller::new(worker.id.clone(), &worker.address, services.heart.clone());
+    let caller = caller.map_err(|error| {
+        Status::invalid_argument(format!("worker_ip: '{}': {error}", worker.address))
+    })?;
+    let link = Link { worker: worker.id.clone(), orders };
+    let command = Command::Hello(WorkerHello {
+        id: worker.id,
+        session: None,
+        kind: WorkerKind::Unary,
+        address: worker.address,
+        capacity: worker.capacity,
+        volumes: std::collections::BTreeSet::new(),
+        version: String::new(),
+        held: None,
+    });
+    match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
+        Answer::Welcome(_) => {
+            tokio::spawn(caller.run(given));
+            let message = "Worker registered successfully".to_owned();
+            Ok(cluster::RegisterAck { success: true, message })
+        }
+        Answer::Rejected(rejection) => {
+            Ok(cluster::RegisterAck { success: false, message: rejection.to_string() })
+        }
+        other => Err(Status::internal(format!("a registration was answered with {other:?}"))),
+    }
+}
+
+pub(super) async fn heartbeat(
+    services: &Services,
+    heartbeat: &cluster::Heartbeat,
+) -> Result<cluster::HeartbeatAck, Status> {
+    let heartbeat = from_wire::heartbeat(heartbeat)?;
+    let worker = heartbeat.worker;
+    tracing::debug!("Heartbeat from worker {worker}: {} running", heartbeat.running.len());
+    let now = clock::wall();
+    let started = |attempt| AttemptReport { attempt, what: ReportWhat::Started(now) };
+    let full = Some(heartbeat.running.into_iter().map(started).collect());
+    let (session, sequence) = (None, 0);
+    let command =
+        Command::Report { worker: worker.clone(), session, sequence, changes: Vec::new(), full };
+    match services.heart.command(command).await.map_err(|error| heart_status(&error))? {
+        Answer::Rejected(rejection) => Err(Status::not_found(rejection.to_string())),
+        _ => {
+            services.usage.set(&worker, heartbeat.usage);
+            Ok(cluster::HeartbeatAck { success: true })
+        }
+    }
+}
+
+pub(super) async fn completion(
+    services: &Services,
+    result: cluster::TaskResult,
+) -> Result<cluster::Ack, Status> {
+    let result = from_wire::task_result(result)?;
+    // A stale result is answered like a fresh one: the worker is to forget it.
+    if services.check_holder(result.attempt, None).await.is_ok() {
+        keep_log(services, &result).await?;
+        let what = ReportWhat::Ended { outcome: result.outcome, at: clock::wall() };
+        let changes = vec![AttemptReport { attempt: result.attempt, what }];
+        let (worker, session) = (result.worker, None);
+        let command = Command::Report { worker, session, sequence: 0, changes, full: None };
+        let answer = services.heart.command(command).await;
+        if let Answer::Rejected(rejection) = answer.map_err(|error| heart_status(&error))? {
+            return Err(Status::not_found(rejection.to_string()));
+        }
+    }
+    Ok(cluster::Ack { success: true, message: "Task result received".to_owned() })
+}
+
+/// The log comes with the result; it is on disk before the end is stored.
+async fn keep_log(services: &Services, result: &UnaryResult) -> Result<(), Status> {
+    if result.logs.is_empty() {
+        return Ok(());
+    }
+    let attempt = result.attempt;
+    let mut records = Vec::with_capacity(result.logs.len() + 64);
+    encode(LogStream::Stdout, clock::wall(), result.logs.as_bytes(), &mut records);
+    let files = services.files.clone();
+    let write = move || {
+        if files.log_len(attempt)? == 0 {
+            files.append_log(attempt, 0, &records)?;
+        }
+        files.sync_log(attempt)
+    };
+    let written = tokio::task::spawn_blocking(write).await;
+    written.map_err(|_| Status::aborted("the master is stopping"))?.map_err(|e| io_status(&e))
+}
