@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use cloudai_model::{AttemptId, Cause, Outcome, Session, TaskSpec, Timestamp};
+use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::logs::LogWriter;
@@ -73,4 +74,35 @@ pub struct Engine {
     pub name: String,
     /// Devices that the engine can hand to a container.
     pub gpu_count: u32,
+}
+
+/// Why an executor cannot be used. Each says what happened, why, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ExecutorError {
+    /// Nobody answers.
+    #[error("cannot reach the Docker engine at {host}: {why}; {hint}")]
+    Unreachable {
+        /// The address.
+        host: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The engine lacks what every attempt needs.
+    #[error("{name} speaks API {api}, CloudAI needs {least} or newer: update Docker")]
+    TooOld {
+        /// The engine.
+        name: String,
+        /// Its API.
+        api: String,
+        /// The oldest that will do.
+        least: String,
+    },
+    /// The engine answers, but not as it should.
+    #[error("{why}; see that the engine is well ('docker info') and look at its log")]
+    Engine {
+        /// In words.
+        why: String,
+    },
 }

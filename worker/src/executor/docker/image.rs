@@ -1,0 +1,306 @@
+//! Fetching images. One pull an image at a time, whoever wants it; each waiter may leave, and the
+//! pull goes on as long as one is left. A pull that makes no progress is ended. It must never
+//! decide whether a pull is needed: that is the policy's, in `life.rs`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::auth::DockerCredentials;
+use bollard::models::CreateImageInfo;
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use cloudai_model::{Cause, Outcome};
+use futures_util::StreamExt;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::credentials;
+use super::engine::CallError;
+
+/// How long a pull may go on without progress.
+const STALL_MAX: Duration = Duration::from_secs(120);
+/// Fewer new bytes than this are no progress: a trickle is a stall.
+const STALL_BYTES: u64 = 64 << 10;
+/// How often a pull's progress is told, unless a tenth of it was passed.
+const NOTE_INTERVAL: Duration = Duration::from_secs(2);
+/// Words by which the engine's own disk is at fault, and not the registry.
+const DISK_WORDS: [&str; 3] =
+    ["no space left on device", "read-only file system", "input/output error"];
+
+/// How far a pull is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PullState {
+    /// On its way, with words for people.
+    Running(String),
+    /// Over; the error is what the attempts that wait for it end with.
+    Done(Result<(), Outcome>),
+}
+
+/// The pulls that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Pulls {
+    running: Mutex<HashMap<String, watch::Receiver<PullState>>>,
+}
+
+impl Pulls {
+    /// Joins the pull of `image` that is under way, or begins one.
+    pub(super) fn join(
+        self: &Arc<Self>,
+        docker: &Docker,
+        config_dir: Option<PathBuf>,
+        image: &str,
+    ) -> watch::Receiver<PullState> {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pull) = running.get(image) {
+            // A pull whose sender is gone has ended, or was given up by its last waiter.
+            if pull.has_changed().is_ok() {
+                return pull.clone();
+            }
+        }
+        let (sender, receiver) = watch::channel(PullState::Running(format!("pulling {image}")));
+        running.insert(image.to_owned(), receiver.clone());
+        let (pulls, docker, image) = (Arc::clone(self), docker.clone(), image.to_owned());
+        tokio::spawn(async move { pulls.drive(&docker, config_dir, &image, sender).await });
+        receiver
+    }
+
+    async fn drive(
+        &self,
+        docker: &Docker,
+        config_dir: Option<PathBuf>,
+        image: &str,
+        sender: watch::Sender<PullState>,
+    ) {
+        let given_up = self.given_up(image, &sender);
+        let result = tokio::select! {
+            result = pull(docker, config_dir, image, &sender) => Some(result),
+            () = given_up => None,
+        };
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
+        if let Some(result) = result {
+            sender.send_replace(PullState::Done(result));
+        }
+    }
+
+    /// Resolves when nobody waits any more. The map holds a receiver of its own, so the count is
+    /// looked at under its lock, where nobody can join at the same time.
+    async fn given_up(&self, image: &str, sender: &watch::Sender<PullState>) {
+        let mut look = tokio::time::interval(NOTE_INTERVAL);
+        loop {
+            look.tick().await;
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if sender.receiver_count() <= 1 {
+                running.remove(image);
+                return;
+            }
+        }
+    }
+}
+
+/// The reference with the tag that people mean when they give none; without it the engine would
+/// fetch every tag there is.
+fn with_tag(image: &str) -> String {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
+}
+
+async fn pull(
+    docker: &Docker,
+    config_dir: Option<PathBuf>,
+    image: &str,
+    sender: &watch::Sender<PullState>,
+) -> Result<(), Outcome> {
+    let credentials = find_credentials(config_dir, image, sender).await;
+    let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
+    let mut stream = std::pin::pin!(docker.create_image(Some(options), None, credentials));
+    let mut meter = Meter::new(image);
+    loop {
+        let next = tokio::time::timeout_at(meter.stalled_at, stream.next()).await;
+        match next {
+            Err(_) => {
+                let seconds = STALL_MAX.as_secs();
+                let words = format!("cannot pull '{image}': no progress for {seconds} s");
+                return Err(Outcome::new(Cause::Image, words));
+            }
+            Ok(None) => return Ok(()),
+            Ok(Some(Err(error))) => {
+                return Err(refused(image, &CallError::new("pull an image", &error)));
+            }
+            Ok(Some(Ok(info))) => {
+                if let Some(words) = meter.take(&info, Instant::now()) {
+                    sender.send_replace(PullState::Running(words));
+                }
+            }
+        }
+    }
+}
+
+async fn find_credentials(
+    config_dir: Option<PathBuf>,
+    image: &str,
+    sender: &watch::Sender<PullState>,
+) -> Option<DockerCredentials> {
+    match credentials::find(config_dir.as_ref(), image).await {
+        Ok(credentials) => credentials,
+        Err(words) => {
+            tracing::warn!("Pulling {image} without credentials: {words}");
+            let words = format!("pulling {image} without credentials: {words}");
+            sender.send_replace(PullState::Running(words));
+            None
+        }
+    }
+}
+
+/// What the engine or the registry said, as the end of an attempt.
+fn refused(image: &str, error: &CallError) -> Outcome {
+    match error {
+        CallError::Refused { message, .. } => {
+            let is_disk = DISK_WORDS.iter().any(|words| message.contains(words));
+            let cause = if is_disk { Cause::Infra } else { Cause::Image };
+            Outcome::new(cause, format!("cannot pull '{image}': {message}"))
+        }
+        lost => Outcome::new(Cause::Infra, format!("cannot pull '{image}': {lost}")),
+    }
+}
+
+/// What is known of one layer.
+#[derive(Debug, Default)]
+struct Layer {
+    status: String,
+    current: u64,
+    total: u64,
+}
+
+/// Adds up the layers, and knows what is worth telling and what is progress.
+#[derive(Debug)]
+struct Meter {
+    image: String,
+    layers: HashMap<String, Layer>,
+    stalled_at: Instant,
+    /// Bytes since progress was last seen.
+    trickle: u64,
+    told_at: Option<Instant>,
+    told_tenth: u64,
+}
+
+impl Meter {
+    fn new(image: &str) -> Self {
+        Self {
+            image: image.to_owned(),
+            layers: HashMap::new(),
+            stalled_at: Instant::now() + STALL_MAX,
+            trickle: 0,
+            told_at: None,
+            told_tenth: 0,
+        }
+    }
+
+    /// Takes one message of the engine in; gives words when there is something to tell.
+    fn take(&mut self, info: &CreateImageInfo, now: Instant) -> Option<String> {
+        let (id, status) = (info.id.as_deref()?, info.status.as_deref()?);
+        let layer = self.layers.entry(id.to_owned()).or_default();
+        let detail = info.progress_detail.as_ref();
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        let current = number(detail.and_then(|detail| detail.current)).unwrap_or(0);
+        // "Retrying in 3 seconds" counts down without getting anywhere.
+        let is_new = layer.status != status && !status.starts_with("Retrying");
+        self.trickle += current.saturating_sub(layer.current);
+        if is_new || self.trickle >= STALL_BYTES {
+            self.trickle = 0;
+            self.stalled_at = now + STALL_MAX;
+        }
+        status.clone_into(&mut layer.status);
+        if status == "Downloading" {
+            layer.current = current;
+            layer.total = number(detail.and_then(|detail| detail.total)).unwrap_or(layer.total);
+        } else if status == "Download complete" || status == "Pull complete" {
+            layer.current = layer.total;
+        } else {
+            layer.current = layer.current.max(current);
+        }
+        self.tell(now)
+    }
+
+    fn tell(&mut self, now: Instant) -> Option<String> {
+        let total = self.layers.values().map(|layer| layer.total).sum::<u64>();
+        let current = self.layers.values().map(|layer| layer.current.min(layer.total)).sum::<u64>();
+        let percent = (current * 100).checked_div(total)?;
+        let is_due = self.told_at.is_none_or(|told| now >= told + NOTE_INTERVAL);
+        if percent / 10 == self.told_tenth && !is_due {
+            return None;
+        }
+        self.told_at = Some(now);
+        self.told_tenth = percent / 10;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let (image, done, of) = (&self.image, mib(current), mib(total));
+        Some(format!("pulling {image}: {percent} % of {of:.1} MiB ({done:.1} MiB)"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::ProgressDetail;
+
+    #[test]
+    fn an_image_without_a_tag_means_latest() {
+        assert_eq!(with_tag("busybox"), "busybox:latest");
+        assert_eq!(with_tag("127.0.0.1:5000/a"), "127.0.0.1:5000/a:latest");
+        assert_eq!(with_tag("127.0.0.1:5000/a:b"), "127.0.0.1:5000/a:b");
+        assert_eq!(with_tag("a@sha256:00"), "a@sha256:00");
+    }
+
+    fn message(status: &str, current: i64, total: i64) -> CreateImageInfo {
+        CreateImageInfo {
+            id: Some("layer".into()),
+            status: Some(status.into()),
+            progress_detail: Some(ProgressDetail { current: Some(current), total: Some(total) }),
+            ..CreateImageInfo::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn progress_is_told_every_tenth_or_every_two_seconds() {
+        let mut meter = Meter::new("x");
+        let start = Instant::now();
+        let mib = 1 << 20;
+        let first = meter.take(&message("Downloading", mib, 100 * mib), start).unwrap();
+        assert_eq!(first, "pulling x: 1 % of 100.0 MiB (1.0 MiB)");
+        assert_eq!(meter.take(&message("Downloading", 2 * mib, 100 * mib), start), None);
+        assert!(meter.take(&message("Downloading", 10 * mib, 100 * mib), start).is_some());
+        let later = start + NOTE_INTERVAL;
+        assert!(meter.take(&message("Downloading", 11 * mib, 100 * mib), later).is_some());
+        let done = meter.take(&message("Download complete", 0, 0), later).unwrap();
+        assert!(done.starts_with("pulling x: 100 %"), "{done}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trickle_and_a_countdown_are_no_progress() {
+        let mut meter = Meter::new("x");
+        let start = Instant::now();
+        meter.take(&message("Downloading", 0, 100 << 20), start);
+        let end = meter.stalled_at;
+        let later = start + Duration::from_secs(60);
+        meter.take(&message("Retrying in 5 seconds", 0, 0), later);
+        meter.take(&message("Retrying in 4 seconds", 0, 0), later);
+        assert_eq!(meter.stalled_at, end);
+        meter.take(&message("Downloading", 10, 100 << 20), later);
+        let resumed = meter.stalled_at;
+        meter.take(&message("Downloading", 1000, 100 << 20), later + Duration::from_secs(1));
+        assert_eq!(meter.stalled_at, resumed);
+        meter.take(&message("Downloading", 1 << 20, 100 << 20), later + Duration::from_secs(2));
+        assert!(meter.stalled_at > resumed);
+    }
+
+    #[test]
+    fn a_full_disk_is_not_the_images_fault() {
+        let cause = |message: &str| {
+            let message = message.to_owned();
+            refused("x", &CallError::Refused { what: "pull an image", status: 500, message }).cause
+        };
+        assert_eq!(cause("manifest unknown"), Cause::Image);
+        assert_eq!(cause("write /var/lib/x: no space left on device"), Cause::Infra);
+    }
+}

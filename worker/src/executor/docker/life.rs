@@ -1,0 +1,370 @@
+//! The way of one attempt: prepare, create, start, wait, collect, remove. Forward only; each step
+//! either goes on or gives the outcome, and whatever the outcome, what was created is removed.
+//!
+//! The life of an attempt is a task of its own: nobody can drop it between a create and the
+//! knowledge of the container's id. It must never report an end by itself before the engine said
+//! that the container is not running, and never guess a cause from an exit code. Read next:
+//! `wait.rs`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bollard::models::{ContainerInspectResponse, ContainerState};
+use bollard::query_parameters::CreateContainerOptionsBuilder;
+use cloudai_model::{Cause, Outcome, PullPolicy, Timestamp};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::container;
+use super::engine::{CREATE_DEADLINE, CallError, READ_DEADLINE, START_DEADLINE, call};
+use super::gpu::GpuHold;
+use super::image::PullState;
+use super::log::{Frames, LogCopy, attach};
+use super::output::{self, Gathered};
+use super::remove;
+use super::wait::{Finish, Stop, Waiter};
+use super::{OUTPUT_PATH, Shared};
+use crate::clock;
+use crate::executor::{Assignment, Ended, Progress, RunChannels};
+
+/// How many names are tried when a foreign container has ours.
+const NAME_RETRIES_MAX: u32 = 8;
+
+/// A container that exists.
+struct Container {
+    id: String,
+    /// Held until it is started.
+    permit: OwnedSemaphorePermit,
+}
+
+/// One attempt on its way.
+struct Life {
+    shared: Arc<Shared>,
+    assignment: Assignment,
+    progress: mpsc::Sender<Progress>,
+    log: LogCopy,
+    stop: Stop,
+    output_dir: PathBuf,
+}
+
+/// Takes an attempt from its image to its removal.
+pub(super) async fn live(
+    shared: Arc<Shared>,
+    assignment: Assignment,
+    channels: RunChannels,
+    abandoned: CancellationToken,
+) -> Ended {
+    let RunChannels { progress, log, stop, output_dir } = channels;
+    let (log, stop) = (LogCopy::new(log), Stop::new(stop, abandoned));
+    let mut life = Life { shared, assignment, progress, log, stop, output_dir };
+    let ended = life.forward().await.unwrap_or_else(|outcome| Ended {
+        outcome,
+        at: clock::wall(),
+        files: Vec::new(),
+    });
+    let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
+    tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
+    ended
+}
+
+impl Life {
+    async fn forward(&mut self) -> Result<Ended, Outcome> {
+        let gpus = self.hold_gpus()?;
+        self.prepare().await?;
+        let container = self.create(gpus.as_ref()).await?;
+        let id = container.id.clone();
+        let ended = self.run(container).await;
+        self.remove(&id).await;
+        ended
+    }
+
+    async fn run(&mut self, container: Container) -> Result<Ended, Outcome> {
+        let id = container.id.clone();
+        let frames = self.start(container).await?;
+        let finish = self.wait(&id, frames).await;
+        self.collect(&id, finish).await
+    }
+
+    fn hold_gpus(&self) -> Result<Option<GpuHold>, Outcome> {
+        let need_milli = self.assignment.spec.needs.gpu_milli;
+        if need_milli == 0 {
+            return Ok(None);
+        }
+        let count = self.shared.features.gpu_count;
+        let hold = self.shared.gpus.find_hold(need_milli).ok_or_else(|| {
+            let words = format!(
+                "no GPU of this worker has room for the {need_milli} thousandths asked for; the \
+                 engine can hand out {count} devices"
+            );
+            Outcome::new(Cause::Infra, words)
+        })?;
+        Ok(Some(hold))
+    }
+
+    /// Step 1: the image, when it has to be fetched in any case. Whether a missing one is missing
+    /// is what the create finds out, so that a present image costs no call.
+    async fn prepare(&mut self) -> Result<(), Outcome> {
+        let (attempt, image) = (self.assignment.attempt, &self.assignment.spec.image);
+        match self.assignment.spec.pull {
+            PullPolicy::Always => self.pull().await,
+            PullPolicy::Missing => {
+                tracing::info!(%attempt, "Pulling image {image} if it is missing");
+                Ok(())
+            }
+            PullPolicy::Never => Ok(()),
+        }
+    }
+
+    async fn pull(&mut self) -> Result<(), Outcome> {
+        let (attempt, image) = (self.assignment.attempt, self.assignment.spec.image.clone());
+        tracing::info!(%attempt, "Pulling image {image}");
+        let config_dir = self.shared.settings.docker_config_dir.clone();
+        let mut pull = self.shared.pulls.join(&self.shared.docker, config_dir, &image);
+        loop {
+            let state = pull.borrow_and_update().clone();
+            match state {
+                PullState::Running(words) => self.note(words).await,
+                PullState::Done(Ok(())) => {
+                    self.note(format!("pulled {image}")).await;
+                    return Ok(());
+                }
+                PullState::Done(Err(outcome)) => return Err(outcome),
+            }
+            tokio::select! {
+                biased;
+                request = self.stop.requested() => return Err(Outcome::new(request.cause, "")),
+                changed = pull.changed() => changed.map_err(|_| {
+                    Outcome::new(Cause::Infra, format!("the pull of '{image}' was given up"))
+                })?,
+            }
+        }
+    }
+
+    /// Step 2: the container. A missing image is fetched now, if the policy allows it.
+    async fn create(&mut self, gpus: Option<&GpuHold>) -> Result<Container, Outcome> {
+        let shared = Arc::clone(&self.shared);
+        let body = container::body(&self.assignment, &shared.settings, &shared.features, gpus)?;
+        let mut may_pull = self.assignment.spec.pull == PullPolicy::Missing;
+        let mut retry = 0;
+        loop {
+            let permit = self.admit().await?;
+            let attempt = self.assignment.attempt;
+            let name = container::name(&self.assignment, retry);
+            tracing::info!(%attempt, "Creating container {name}");
+            let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            let created = shared.docker.create_container(Some(options), body.clone());
+            match call("create a container", CREATE_DEADLINE, created).await {
+                Ok(created) => return Ok(Container { id: created.id, permit }),
+                Err(error) if error.is_not_found() && may_pull => {
+                    drop(permit);
+                    may_pull = false;
+                    self.pull().await?;
+                }
+                // Another cluster on this host has a container of this name.
+                Err(error) if error.status() == Some(409) && retry < NAME_RETRIES_MAX => retry += 1,
+                Err(error) => {
+                    if error.status().is_none() {
+                        let settings = &shared.settings;
+                        remove::remove_strays(&shared.docker, settings, &attempt).await;
+                    }
+                    return Err(self.not_created(&error));
+                }
+            }
+        }
+    }
+
+    /// A place among the starts in flight; more at once would only make each of them slower.
+    async fn admit(&mut self) -> Result<OwnedSemaphorePermit, Outcome> {
+        let starts = Arc::clone(&self.shared.starts);
+        tokio::select! {
+            biased;
+            request = self.stop.requested() => Err(Outcome::new(request.cause, "")),
+            permit = starts.acquire_owned() => {
+                permit.map_err(|error| Outcome::new(Cause::Infra, error.to_string()))
+            }
+        }
+    }
+
+    fn not_created(&self, error: &CallError) -> Outcome {
+        let image = &self.assignment.spec.image;
+        match error {
+            CallError::Refused { status: 404, message, .. } => {
+                let never = self.assignment.spec.pull == PullPolicy::Never;
+                let hint = if never { " (the pull policy is 'never')" } else { "" };
+                Outcome::new(Cause::Image, format!("{message}{hint}"))
+            }
+            // A bad reference, or an image that names no command. What is wrong with a mount is the
+            // administrator's, not the image's.
+            CallError::Refused { status: 400, message, .. } if !message.contains("mount") => {
+                Outcome::new(Cause::Image, format!("image '{image}': {message}"))
+            }
+            other => Outcome::new(Cause::Infra, other.to_string()),
+        }
+    }
+
+    /// Step 3: attach, then start. The permit goes back when the engine has started it.
+    async fn start(&mut self, container: Container) -> Result<Frames, Outcome> {
+        if let Some(request) = self.stop.find_request() {
+            return Err(Outcome::new(request.cause, ""));
+        }
+        let attempt = self.assignment.attempt;
+        let docker = self.shared.docker.clone();
+        let infra = |error: CallError| Outcome::new(Cause::Infra, error.to_string());
+        let frames = attach(&docker, &container.id).await.map_err(infra)?;
+        tracing::info!(%attempt, "Starting container");
+        let started = docker.start_container(&container.id, None);
+        if let Err(error) = call("start a container", START_DEADLINE, started).await {
+            return Err(self.not_started(&container.id, &error).await);
+        }
+        drop(container.permit);
+        self.tell(Progress::Started(clock::wall())).await;
+        Ok(frames)
+    }
+
+    /// A command that does not exist or may not run is the task's own failure: the engine then
+    /// records the exit code that a shell would give.
+    async fn not_started(&self, id: &str, error: &CallError) -> Outcome {
+        if let CallError::Refused { status: 400..500, message, .. } = error
+            && let Ok(inspected) = self.inspect(id).await
+            && let Some(code @ (126 | 127)) = inspected.state.and_then(|state| state.exit_code)
+        {
+            return Outcome::new(Cause::Exit(code as i32), message.clone());
+        }
+        Outcome::new(Cause::Infra, error.to_string())
+    }
+
+    /// Step 4: until the container has ended and its output is in the log.
+    async fn wait(&mut self, id: &str, frames: Frames) -> Finish {
+        tracing::info!(attempt = %self.assignment.attempt, "Waiting for container");
+        let ended = CancellationToken::new();
+        let docker = self.shared.docker.clone();
+        let limits = self.assignment.spec.limits;
+        let waiter = Waiter::new(&docker, id, limits, &mut self.stop);
+        let waiting = async {
+            let finish = waiter.wait().await;
+            ended.cancel();
+            (finish, Instant::now())
+        };
+        let copying = self.log.copy(frames, &ended);
+        let ((finish, ended_at), ()) = tokio::join!(waiting, copying);
+        if !matches!(finish, Finish::Gone | Finish::EngineLost(_)) {
+            self.log.complete(&docker, id, ended_at).await;
+        }
+        finish
+    }
+
+    /// Step 5: what the engine recorded, and the files.
+    async fn collect(&mut self, id: &str, finish: Finish) -> Result<Ended, Outcome> {
+        let inspected = match (&finish, self.inspect(id).await) {
+            (Finish::EngineLost(words), _) => {
+                return Err(Outcome::new(Cause::Infra, words.clone()));
+            }
+            (_, Ok(inspected)) => inspected,
+            (Finish::Stopped(request), Err(_)) => return Err(Outcome::new(request.cause, "")),
+            (_, Err(error)) if error.is_not_found() => {
+                let words = "somebody else removed the container while the task ran";
+                return Err(Outcome::new(Cause::Infra, words));
+            }
+            (_, Err(error)) => return Err(Outcome::new(Cause::Infra, error.to_string())),
+        };
+        let state = inspected.state.clone().unwrap_or_default();
+        let mut outcome = self.outcome(&finish, &state);
+        let at = finished_at(&state).unwrap_or_else(clock::wall);
+        if self.stop.is_abandoned() {
+            return Ok(Ended { outcome, at, files: Vec::new() });
+        }
+        let files = match self.gather(id, &inspected).await {
+            Ok(gathered) => {
+                for note in gathered.notes() {
+                    self.note(note).await;
+                }
+                gathered.files
+            }
+            Err(error) => {
+                let words = format!("the files of {OUTPUT_PATH} cannot be kept: {error}");
+                // A result that is lost is no success; another failure keeps its own cause.
+                if outcome.cause.is_success() {
+                    outcome = Outcome::new(Cause::Infra, words);
+                } else {
+                    self.note(words).await;
+                }
+                Vec::new()
+            }
+        };
+        Ok(Ended { outcome, at, files })
+    }
+
+    fn outcome(&self, finish: &Finish, state: &ContainerState) -> Outcome {
+        let code = state.exit_code.unwrap_or(-1) as i32;
+        match finish {
+            Finish::Stopped(request) => Outcome::new(request.cause, ""),
+            Finish::TimedOut { timeout_ms } => {
+                let words = format!("ran longer than its time-out of {timeout_ms} ms");
+                Outcome::new(Cause::Timeout, words)
+            }
+            Finish::EngineFailed if code != 0 => {
+                let words =
+                    format!("the engine was restarted while the task ran (exit code {code})");
+                Outcome::new(Cause::Infra, words)
+            }
+            // The record is also set when only a child was killed and the task went on.
+            _ if state.oom_killed == Some(true) && code != 0 => {
+                let memory = self.assignment.spec.needs.memory_bytes;
+                let words = format!("used more than its {memory} bytes of memory");
+                Outcome::new(Cause::Oom, words)
+            }
+            _ => Outcome::new(Cause::Exit(code), state.error.clone().unwrap_or_default()),
+        }
+    }
+
+    async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, CallError> {
+        let inspected = self.shared.docker.inspect_container(id, None);
+        call("inspect a container", READ_DEADLINE, inspected).await
+    }
+
+    async fn gather(
+        &self,
+        id: &str,
+        inspected: &ContainerInspectResponse,
+    ) -> std::io::Result<Gathered> {
+        let mounts = inspected.mounts.iter().flatten();
+        let volume = mounts
+            .into_iter()
+            .find(|mount| mount.destination.as_deref() == Some(OUTPUT_PATH))
+            .and_then(|mount| mount.source.as_ref())
+            .filter(|_| self.shared.features.is_local);
+        if let Some(source) = volume
+            && let Some(gathered) = output::gather_local(source.as_ref(), &self.output_dir).await
+        {
+            return gathered;
+        }
+        output::gather_archive(&self.shared.docker, id, &self.output_dir).await
+    }
+
+    /// Step 6, always: the container and its volume.
+    async fn remove(&mut self, id: &str) {
+        if let Err(error) = remove::remove(&self.shared.docker, id).await {
+            tracing::warn!(attempt = %self.assignment.attempt, "Container {id} is left: {error}");
+            self.note(format!("the container is left until the worker starts again: {error}"))
+                .await;
+        }
+    }
+
+    async fn note(&self, words: String) {
+        tracing::debug!(attempt = %self.assignment.attempt, "{words}");
+        self.tell(Progress::Note(words)).await;
+    }
+
+    /// Waits while the channel is full; a receiver that is gone wants no progress.
+    async fn tell(&self, progress: Progress) {
+        let _ = self.progress.send(progress).await;
+    }
+}
+
+/// The engine's record of the end; its zero time means that there is none.
+fn finished_at(state: &ContainerState) -> Option<Timestamp> {
+    let text = state.finished_at.as_deref()?;
+    let at = text.parse::<jiff::Timestamp>().ok()?;
+    u64::try_from(at.as_millisecond()).ok().filter(|ms| *ms > 0).map(Timestamp)
+}

@@ -1,0 +1,146 @@
+//! The container's output: read from a connection that was attached before the start, byte for
+//! byte, and read again from the engine's own record when that connection broke. It must never wait
+//! for ever on an engine, and never mix the two streams. Read next: `crate::logs`.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use bollard::Docker;
+use bollard::container::LogOutput;
+use bollard::errors::Error as BollardError;
+use bollard::query_parameters::{AttachContainerOptionsBuilder, LogsOptionsBuilder};
+use cloudai_proto::log_record::LogStream;
+use futures_util::{Stream, StreamExt};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{CREATE_DEADLINE, CallError, READ_DEADLINE, call};
+use crate::clock;
+use crate::logs::LogWriter;
+
+/// How long the connection may stay silent after the container's end before it counts as broken.
+const DRAIN_IDLE: Duration = Duration::from_secs(10);
+/// A connection that ended so long before the container did is not trusted to be whole.
+const EARLY: Duration = Duration::from_secs(1);
+
+/// The connection to a container's output.
+pub(super) type Frames = Pin<Box<dyn Stream<Item = Result<LogOutput, BollardError>> + Send>>;
+
+/// Attaches to a container that has not started, so that no byte can be missed.
+pub(super) async fn attach(docker: &Docker, id: &str) -> Result<Frames, CallError> {
+    let options =
+        AttachContainerOptionsBuilder::default().stdout(true).stderr(true).stream(true).build();
+    let attached = docker.attach_container(id, Some(options));
+    Ok(call("attach to a container", CREATE_DEADLINE, attached).await?.output)
+}
+
+/// Takes the output of one container into its log.
+#[derive(Debug)]
+pub(super) struct LogCopy {
+    log: LogWriter,
+    /// Bytes of stdout and of stderr that the log has been given.
+    taken: [u64; 2],
+    /// When the connection ended by itself.
+    ended_at: Option<Instant>,
+    /// Why the connection is known to be incomplete.
+    broken: Option<String>,
+}
+
+impl LogCopy {
+    pub(super) fn new(log: LogWriter) -> Self {
+        Self { log, taken: [0; 2], ended_at: None, broken: None }
+    }
+
+    /// Copies until the connection ends; after `ended` it may not stay silent for long.
+    pub(super) async fn copy(&mut self, mut frames: Frames, ended: &CancellationToken) {
+        loop {
+            let next = tokio::select! {
+                next = frames.next() => next,
+                () = silence_after(ended) => {
+                    let seconds = DRAIN_IDLE.as_secs();
+                    self.broken = Some(format!("silent for {seconds} s after the container's end"));
+                    return;
+                }
+            };
+            match next {
+                None => {
+                    self.ended_at = Some(Instant::now());
+                    return;
+                }
+                Some(Ok(LogOutput::StdOut { message })) => {
+                    self.take(LogStream::Stdout, &message).await;
+                }
+                Some(Ok(LogOutput::StdErr { message })) => {
+                    self.take(LogStream::Stderr, &message).await;
+                }
+                // Without a terminal there is neither; a frame that was cut short looks like one.
+                Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. })) => {
+                    self.broken = Some("cut in the middle of a frame".to_owned());
+                }
+                Some(Err(error)) => {
+                    self.broken = Some(error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self, stream: LogStream, bytes: &[u8]) {
+        self.taken[index(stream)] += bytes.len() as u64;
+        self.log.write(stream, clock::wall(), bytes).await;
+    }
+
+    /// After the container's end: when the connection was not whole, the rest is read from the
+    /// engine's record, from the byte at which each stream stopped.
+    pub(super) async fn complete(&mut self, docker: &Docker, id: &str, container_ended: Instant) {
+        let is_early = self.ended_at.is_some_and(|ended| ended + EARLY < container_ended);
+        if self.broken.is_none() && !is_early {
+            return;
+        }
+        let why = self.broken.take().unwrap_or_else(|| "ended before the container did".to_owned());
+        tracing::debug!("Reading the log of {id} again: the connection {why}");
+        if let Err(error) = self.read_again(docker, id).await {
+            let note = format!("output may be missing here: the connection {why}; {error}");
+            self.log.write(LogStream::Gap, clock::wall(), note.as_bytes()).await;
+        }
+    }
+
+    async fn read_again(&mut self, docker: &Docker, id: &str) -> Result<(), String> {
+        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+        let mut frames = std::pin::pin!(docker.logs(id, Some(options)));
+        let known = self.taken;
+        let mut skip = known;
+        loop {
+            let next = tokio::time::timeout(READ_DEADLINE, frames.next()).await;
+            let (stream, bytes) = match next {
+                Err(_) => return Err("the engine's record cannot be read in time".to_owned()),
+                Ok(Some(Err(error))) => {
+                    return Err(CallError::new("read a log", &error).to_string());
+                }
+                Ok(None) => break,
+                Ok(Some(Ok(LogOutput::StdOut { message }))) => (LogStream::Stdout, message),
+                Ok(Some(Ok(LogOutput::StdErr { message }))) => (LogStream::Stderr, message),
+                Ok(Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. }))) => continue,
+            };
+            let left = &mut skip[index(stream)];
+            let skipped = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= skipped as u64;
+            if skipped < bytes.len() {
+                self.take(stream, &bytes[skipped..]).await;
+            }
+        }
+        if skip == [0, 0] {
+            return Ok(());
+        }
+        Err("the engine's record is shorter than what was already read".to_owned())
+    }
+}
+
+fn index(stream: LogStream) -> usize {
+    usize::from(stream == LogStream::Stderr)
+}
+
+async fn silence_after(ended: &CancellationToken) {
+    ended.cancelled().await;
+    tokio::time::sleep(DRAIN_IDLE).await;
+}

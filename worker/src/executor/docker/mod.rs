@@ -1,0 +1,174 @@
+//! Runs attempts as containers of a Docker engine.
+//!
+//! `connect.rs` finds the engine and its gates, `container.rs` says what is created, `life.rs` is
+//! the way of one attempt from its image to its removal, and `image.rs`, `log.rs`, `output.rs`,
+//! `gpu.rs` and `credentials.rs` each do one part of it.
+//!
+//! Architecture Invariant: every container that this module creates carries the labels of its
+//! worker and is removed with its volumes, whatever happens to the attempt: by its own life, which
+//! runs as a task of its own and outlives a dropped future, or by the next process's [`sweep`].
+//!
+//! Architecture Invariant: a task never names a path of the host, a label or a security option.
+//!
+//! [`sweep`]: DockerExecutor::sweep
+
+mod connect;
+mod container;
+mod credentials;
+mod engine;
+mod gpu;
+mod image;
+mod life;
+mod log;
+mod output;
+mod remove;
+mod wait;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bollard::Docker;
+use cloudai_model::{Cause, Outcome, WorkerId};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::connect::Features;
+use self::gpu::Gpus;
+use self::image::Pulls;
+pub use self::output::{
+    OUTPUT_BYTES_MAX, OUTPUT_DEPTH_MAX, OUTPUT_ENTRIES_MAX, OUTPUT_FILES_MAX, OUTPUT_PATH_LEN_MAX,
+};
+use super::{Assignment, Ended, Engine, ExecutorError, RunChannels};
+use crate::clock;
+
+/// Where a task leaves the files that are its result.
+const OUTPUT_PATH: &str = "/output";
+/// Starts in flight per core: more only add latency (measured on engine 20.10).
+const STARTS_PER_CORE: usize = 2;
+
+/// What the administrator says about the engine.
+#[derive(Debug, Clone)]
+pub struct DockerSettings {
+    /// Whose containers these are; a label.
+    pub worker: WorkerId,
+    /// Tells two workers of one id on one host apart, so that neither sweeps the other's
+    /// containers: something that stays with the worker's data directory, such as its path.
+    pub instance: String,
+    /// The engine's address; `None` is `DOCKER_HOST`, else the default socket.
+    pub host: Option<String>,
+    /// Most containers that are being created or started at once; at least 1.
+    pub starts_at_once_max: usize,
+    /// The volumes that tasks may name.
+    pub volumes: BTreeMap<String, VolumeSource>,
+    /// The directory of the Docker client's `config.json`; `None` is `$DOCKER_CONFIG`, else
+    /// `~/.docker`.
+    pub docker_config_dir: Option<PathBuf>,
+}
+
+/// What stands behind the name of a declared volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VolumeSource {
+    /// A directory of the engine's host.
+    HostPath(PathBuf),
+    /// A volume of the engine.
+    Named(String),
+}
+
+impl DockerSettings {
+    /// The defaults for a worker.
+    pub fn new(worker: WorkerId, instance: impl Into<String>) -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            worker,
+            instance: instance.into(),
+            host: None,
+            starts_at_once_max: cores * STARTS_PER_CORE,
+            volumes: BTreeMap::new(),
+            docker_config_dir: None,
+        }
+    }
+}
+
+/// The executor. Cheap to clone; clones share the engine and the bounds.
+#[derive(Debug, Clone)]
+pub struct DockerExecutor {
+    shared: Arc<Shared>,
+}
+
+/// What all attempts share.
+#[derive(Debug)]
+struct Shared {
+    docker: Docker,
+    features: Features,
+    settings: DockerSettings,
+    starts: Arc<Semaphore>,
+    pulls: Arc<Pulls>,
+    gpus: Gpus,
+    lives: TaskTracker,
+}
+
+impl DockerExecutor {
+    /// Finds the engine and learns what it can do. The error of an engine that cannot be reached
+    /// says what happened, why, and what to do.
+    pub async fn connect(mut settings: DockerSettings) -> Result<Self, ExecutorError> {
+        let (docker, features) = connect::connect(settings.host.as_deref()).await?;
+        settings.docker_config_dir = credentials::config_dir(settings.docker_config_dir);
+        let starts = settings.starts_at_once_max.clamp(1, Semaphore::MAX_PERMITS);
+        let shared = Shared {
+            docker,
+            starts: Arc::new(Semaphore::new(starts)),
+            pulls: Arc::default(),
+            gpus: Gpus::new(features.gpu_count),
+            lives: TaskTracker::new(),
+            features,
+            settings,
+        };
+        Ok(Self { shared: Arc::new(shared) })
+    }
+
+    /// Asks the engine who it is: what it can do, and that it is alive.
+    pub async fn probe(&self) -> Result<Engine, ExecutorError> {
+        connect::probe(&self.shared.docker, &self.shared.features).await
+    }
+
+    /// Removes every container that an earlier process of this worker left, with its volumes, and
+    /// says how many there were. To be called before the first `run`: it removes what runs, too.
+    pub async fn sweep(&self) -> Result<usize, ExecutorError> {
+        remove::sweep(&self.shared.docker, &self.shared.settings).await
+    }
+
+    /// Runs an attempt to its end. It always ends, never panics, and its container is gone when it
+    /// does, unless the engine refuses to remove it. When the future is dropped, the attempt is
+    /// killed and its container removed in the background; see [`settle`].
+    ///
+    /// [`settle`]: DockerExecutor::settle
+    pub async fn run(&self, assignment: Assignment, channels: RunChannels) -> Ended {
+        let abandoned = CancellationToken::new();
+        let _abandon = abandoned.clone().drop_guard();
+        let attempt = assignment.attempt;
+        let life = life::live(Arc::clone(&self.shared), assignment, channels, abandoned);
+        match self.shared.lives.spawn(life).await {
+            Ok(ended) => ended,
+            Err(error) => {
+                tracing::error!(%attempt, "The life of a container failed: {error}");
+                let (docker, settings) = (&self.shared.docker, &self.shared.settings);
+                remove::remove_strays(docker, settings, &attempt).await;
+                let words = format!("a fault in the worker ended the attempt: {error}");
+                let outcome = Outcome::new(Cause::Infra, words);
+                Ended { outcome, at: clock::wall(), files: Vec::new() }
+            }
+        }
+    }
+
+    /// Waits until every attempt whose future was dropped is removed, at most for `deadline`; says
+    /// whether all are. To be called before the process ends.
+    pub async fn settle(&self, deadline: Duration) -> bool {
+        self.shared.lives.close();
+        let settled = tokio::time::timeout(deadline, self.shared.lives.wait()).await.is_ok();
+        self.shared.lives.reopen();
+        settled
+    }
+}

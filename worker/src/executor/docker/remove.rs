@@ -1,0 +1,102 @@
+//! The end of every container: removed with its volumes, and found by its labels when it was left
+//! behind. It must never touch a container without this worker's labels.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use bollard::Docker;
+use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
+use cloudai_model::AttemptId;
+use futures_util::StreamExt;
+
+use super::DockerSettings;
+use super::container::{LABEL_ATTEMPT, LABEL_INSTANCE, LABEL_WORKER};
+use super::engine::{CallError, READ_DEADLINE, REMOVE_DEADLINE, call};
+use crate::executor::ExecutorError;
+
+/// Removals at once in a sweep.
+const SWEEP_CONCURRENCY: usize = 8;
+/// How long a whole sweep may take.
+const SWEEP_DEADLINE: Duration = Duration::from_secs(120);
+/// How often a removal is tried again, with 0.2 to 5 s between.
+const REMOVE_RETRIES_MAX: usize = 6;
+const REMOVE_PAUSE_MIN: Duration = Duration::from_millis(200);
+const REMOVE_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Removes a container, running or not, with its anonymous volumes. One that is gone is a success.
+pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), CallError> {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(REMOVE_PAUSE_MIN)
+        .with_max_delay(REMOVE_PAUSE_MAX)
+        .with_max_times(REMOVE_RETRIES_MAX)
+        .with_jitter();
+    (|| remove_once(docker, id)).retry(pauses).await
+}
+
+async fn remove_once(docker: &Docker, id: &str) -> Result<(), CallError> {
+    let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
+    let removed = docker.remove_container(id, Some(options));
+    match call("remove a container", REMOVE_DEADLINE, removed).await {
+        Err(error) if error.is_not_found() => Ok(()),
+        result => result,
+    }
+}
+
+/// The ids of this worker's containers, or of those of one attempt.
+async fn list(
+    docker: &Docker,
+    settings: &DockerSettings,
+    attempt: Option<&AttemptId>,
+) -> Result<Vec<String>, CallError> {
+    let mut labels = vec![
+        format!("{LABEL_WORKER}={}", settings.worker),
+        format!("{LABEL_INSTANCE}={}", settings.instance),
+    ];
+    labels.extend(attempt.map(|attempt| format!("{LABEL_ATTEMPT}={attempt}")));
+    let filters = HashMap::from([("label", labels)]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let listed = docker.list_containers(Some(options));
+    let containers = call("list containers", READ_DEADLINE, listed).await?;
+    Ok(containers.into_iter().filter_map(|container| container.id).collect())
+}
+
+/// Removes everything that carries this worker's labels; gives the number of containers.
+pub(super) async fn sweep(
+    docker: &Docker,
+    settings: &DockerSettings,
+) -> Result<usize, ExecutorError> {
+    let ids = list(docker, settings, None).await?;
+    let count = ids.len();
+    if count > 0 {
+        tracing::info!("Removing {count} containers that an earlier process left");
+    }
+    let removals = futures_util::stream::iter(ids)
+        .map(|id| async move { remove(docker, &id).await })
+        .buffer_unordered(SWEEP_CONCURRENCY)
+        .collect::<Vec<_>>();
+    let results = tokio::time::timeout(SWEEP_DEADLINE, removals).await.map_err(|_| {
+        let seconds = SWEEP_DEADLINE.as_secs();
+        let why = format!("it did not remove the {count} containers left within {seconds} s");
+        ExecutorError::Engine { why }
+    })?;
+    results.into_iter().collect::<Result<Vec<()>, _>>()?;
+    Ok(count)
+}
+
+/// Removes what a create without an answer may have left. Nobody waits for its result: what stays
+/// is removed by the next sweep.
+pub(super) async fn remove_strays(docker: &Docker, settings: &DockerSettings, attempt: &AttemptId) {
+    let ids = match list(docker, settings, Some(attempt)).await {
+        Ok(ids) => ids,
+        Err(error) => {
+            tracing::warn!(%attempt, "A container may be left behind: {error}");
+            return;
+        }
+    };
+    for id in ids {
+        if let Err(error) = remove(docker, &id).await {
+            tracing::warn!(%attempt, "Container {id} is left behind: {error}");
+        }
+    }
+}
