@@ -1,0 +1,40 @@
+//! `config`: each setting with its value and where it comes from.
+
+use super::DONE;
+use crate::failure::Failure;
+use crate::grammar::{MasterArgs, WorkerArgs};
+use crate::output::{Screen, Table, write_json};
+use crate::settings::Settings;
+
+/// Looks every setting up, without any role's flags, and shows it.
+pub fn show_config(
+    settings: &mut Settings,
+    url: Option<&str>,
+    json: bool,
+    screen: &mut Screen,
+) -> Result<u8, Failure> {
+    settings.url(url)?;
+    settings.user()?;
+    // Listening where others can reach it is refused to a role, not to one who only looks.
+    settings.master(&MasterArgs { insecure: true, ..MasterArgs::default() })?;
+    settings.worker(&WorkerArgs { insecure: true, ..WorkerArgs::default() })?;
+    if json {
+        let list: Vec<_> = settings
+            .shown()
+            .iter()
+            .map(|shown| {
+                serde_json::json!({
+                    "key": shown.key, "value": shown.value, "origin": shown.origin.to_string(),
+                })
+            })
+            .collect();
+        write_json(screen, &list)?;
+        return DONE;
+    }
+    let mut table = Table::new(&["SETTING", "VALUE", "ORIGIN"]);
+    for shown in settings.shown() {
+        table.row([shown.key.to_owned(), shown.value.clone(), shown.origin.to_string()]);
+    }
+    screen.line(table.show())?;
+    DONE
+}
