@@ -197,9 +197,8 @@ async fn copy(
     loop {
         let (length, is_final) = match (follow, spool.wait_now_or_beyond(follow, read).await) {
             (_, LogLength::Final(length)) => (length, true),
-            (true, LogLength::Open(length)) => (length, false),
             (false, LogLength::Open(length)) if read == length => return Ok("running"),
-            (false, LogLength::Open(length)) => (length, false),
+            (_, LogLength::Open(length)) => (length, false),
         };
         if is_final && read == length {
             return Ok("completed");

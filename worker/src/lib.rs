@@ -86,11 +86,11 @@ pub async fn run(
         port: listening.port(),
     };
     let unary = Arc::new(Unary::new(Arc::clone(&context), config.id.clone()));
-    let served = CancellationToken::new();
-    let server = tokio::spawn(grpc::serve(listener, unary, served.clone().cancelled_owned()));
+    let ended = CancellationToken::new();
+    let server = tokio::spawn(grpc::serve(listener, unary, ended.clone().cancelled_owned()));
     let session = SessionLoop::new(identity, context, telemetry, config.attempts_max);
     let result = session.run(shutdown).await;
-    served.cancel();
+    ended.cancel();
     if !executor.settle(SETTLE_TIMEOUT).await {
         tracing::error!("Containers are left behind: the engine does not remove them");
     }

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::logs::{LogLength, LogSpool};
-use crate::uplink::{self, Client};
+use crate::uplink::{Client, Tries};
 
 /// Longest piece in bytes.
 const PART_BYTES_MAX: u64 = 512 << 10;
@@ -38,21 +38,19 @@ pub(crate) async fn push_log(
     if spool.wait_beyond(0).await == LogLength::Final(0) {
         return;
     }
-    let mut pauses = uplink::pauses();
+    let mut tries = Tries::new();
     let mut stored = 0;
     loop {
         let before = stored;
         match push_stream(client.clone(), session, attempt, &mut spool, &mut stored).await {
             Ok(()) => return,
-            Err(Broken::Call(status)) if uplink::is_final(&status) => {
+            Err(Broken::Call(status)) if tries.again(&status).await => {}
+            Err(Broken::Call(status)) => {
                 tracing::warn!(
                     "The master does not take the log of {attempt}: {}",
                     status.message()
                 );
                 return;
-            }
-            Err(Broken::Call(status)) => {
-                tracing::debug!("Pushing the log of {attempt} again: {}", uplink::words(&status));
             }
             Err(Broken::Read(error)) => {
                 tracing::error!("Cannot read {}: {error}", spool.path().display());
@@ -60,9 +58,8 @@ pub(crate) async fn push_log(
             }
         }
         if stored > before {
-            pauses = uplink::pauses();
+            tries.made_progress();
         }
-        tokio::time::sleep(uplink::next_pause(&mut pauses)).await;
     }
 }
 
@@ -80,7 +77,10 @@ async fn push_stream(
     let mut receiver = Some(receiver);
     loop {
         let length = match spool.wait_beyond(*stored).await {
-            LogLength::Final(length) if length <= *stored => return Ok(()),
+            LogLength::Final(length) if length <= *stored => {
+                drop(parts);
+                return wait_until_synced(answers, length).await;
+            }
             LogLength::Open(length) | LogLength::Final(length) => length,
         };
         let data = read_part(&mut file, *stored, length).await.map_err(Broken::Read)?;
@@ -104,6 +104,20 @@ async fn push_stream(
         let ended = || Broken::Call(Status::unavailable("the master ended the call"));
         *stored = answer.ok_or_else(ended)?.stored;
     }
+}
+
+/// The end of the parts is answered once more, when the log is safe on the master's disk.
+async fn wait_until_synced(
+    answers: Option<Streaming<LogStored>>,
+    length: u64,
+) -> Result<(), Broken> {
+    let Some(mut answers) = answers else { return Ok(()) };
+    while let Some(answer) = answers.message().await.map_err(Broken::Call)? {
+        if answer.stored < length {
+            return Err(Broken::Call(Status::unavailable("the master lost a part of the log")));
+        }
+    }
+    Ok(())
 }
 
 async fn read_part(file: &mut File, offset: u64, length: u64) -> io::Result<Vec<u8>> {

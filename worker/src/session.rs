@@ -223,7 +223,9 @@ impl SessionLoop {
                 let id = self.identity.hello.worker.id.clone();
                 return Err(WorkerError::Superseded { id, message });
             }
-            LinkError::Invalid(message) => return Err(WorkerError::Rejected { message }),
+            LinkError::Invalid(message) if !self.greeted => {
+                return Err(WorkerError::Rejected { message });
+            }
             LinkError::SessionUnknown => self.step(Input::SessionUnknown),
             _ => {}
         }

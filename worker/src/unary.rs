@@ -15,7 +15,7 @@ use cloudai_proto::log_record::Decoder;
 use crate::executor::Progress;
 use crate::logs::LogSpool;
 use crate::run::{self, Prepared, RunContext};
-use crate::uplink::{self, Client};
+use crate::uplink::{Client, Tries};
 use crate::upload::{Upload, upload};
 
 /// Most tasks that are accepted and not yet reported.
@@ -151,24 +151,20 @@ impl Unary {
 }
 
 async fn report(mut client: Client, result: TaskResult) {
-    let mut pauses = uplink::pauses();
+    let mut tries = Tries::new();
     loop {
         match client.report_task_completion(result.clone()).await {
             Ok(_) => {
                 tracing::info!("Task result reported: {}", result.task_id);
                 return;
             }
-            Err(status) if uplink::is_final(&status) => {
+            Err(status) if tries.again(&status).await => {}
+            Err(status) => {
                 let why = status.message();
                 tracing::warn!("The master does not take the result of {}: {why}", result.task_id);
                 return;
             }
-            Err(status) => {
-                let (id, why) = (&result.task_id, uplink::words(&status));
-                tracing::debug!("Reporting {id} again: {why}");
-            }
         }
-        tokio::time::sleep(uplink::next_pause(&mut pauses)).await;
     }
 }
 

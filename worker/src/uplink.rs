@@ -68,19 +68,47 @@ pub(crate) fn next_pause(pauses: &mut ExponentialBackoff) -> Duration {
     pauses.next().unwrap_or(PAUSE_MAX)
 }
 
-/// Whether the master's answer will be the same however often it is asked.
-pub(crate) fn is_final(status: &Status) -> bool {
-    matches!(
-        status.code(),
-        Code::InvalidArgument
+/// How often a call is made that the master itself fails, and not the way to it.
+const FAULTS_MAX: u32 = 10;
+
+/// The tries of one call.
+pub(crate) struct Tries {
+    pauses: ExponentialBackoff,
+    faults: u32,
+}
+
+impl Tries {
+    pub(crate) fn new() -> Self {
+        Self { pauses: pauses(), faults: 0 }
+    }
+
+    /// Whether the call goes well enough to begin its tries anew.
+    pub(crate) fn made_progress(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Waits for the next try; false when the master will not or cannot do what is asked. A master
+    /// that is away is waited for as long as it takes.
+    pub(crate) async fn again(&mut self, status: &Status) -> bool {
+        match status.code() {
+            Code::InvalidArgument
             | Code::NotFound
             | Code::AlreadyExists
             | Code::PermissionDenied
             | Code::Unauthenticated
             | Code::FailedPrecondition
             | Code::OutOfRange
-            | Code::Unimplemented
-    )
+            | Code::Unimplemented => return false,
+            Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DeadlineExceeded => {}
+            _ => self.faults += 1,
+        }
+        if self.faults == FAULTS_MAX {
+            return false;
+        }
+        tracing::debug!("A call to the master is made again: {}", words(status));
+        tokio::time::sleep(next_pause(&mut self.pauses)).await;
+        true
+    }
 }
 
 /// A failed call in words: its status, or what is below it when the connection failed.
@@ -111,6 +139,21 @@ mod tests {
         for address in ["", "localhost", ":50051", "localhost:0", "http://x:1", "a b:1"] {
             assert!(endpoint(address).is_err(), "{address}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_master_that_is_away_is_waited_for_and_one_that_cannot_is_not() {
+        let mut tries = Tries::new();
+        for _ in 0..1000 {
+            assert!(tries.again(&Status::unavailable("")).await);
+        }
+        assert!(!tries.again(&Status::permission_denied("")).await);
+        let full = Status::resource_exhausted("");
+        let mut count = 1;
+        while tries.again(&full).await {
+            count += 1;
+        }
+        assert_eq!(count, FAULTS_MAX);
     }
 
     #[test]

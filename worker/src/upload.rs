@@ -11,10 +11,9 @@ use tokio::fs::File;
 use tokio::io::{self, AsyncReadExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 
 use crate::clock;
-use crate::uplink::{self, Client};
+use crate::uplink::{Client, Tries};
 
 /// Longest piece in bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -45,7 +44,7 @@ pub(crate) async fn upload(
     if upload.files.is_empty() {
         return Ok(());
     }
-    let mut pauses = uplink::pauses();
+    let mut tries = Tries::new();
     loop {
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
         let chunk = FileChunk {
@@ -66,18 +65,12 @@ pub(crate) async fn upload(
         match answer.map(tonic::Response::into_inner) {
             Ok(ack) if ack.success => return Ok(()),
             Ok(ack) => return Err(format!("the master does not take the files: {}", ack.message)),
-            Err(status) if uplink::is_final(&status) => {
+            Err(status) if tries.again(&status).await => {}
+            Err(status) => {
                 return Err(format!("the master does not take the files: {}", status.message()));
             }
-            Err(status) => retry_later(upload, &status, &mut pauses).await,
         }
     }
-}
-
-async fn retry_later(upload: &Upload, status: &Status, pauses: &mut backon::ExponentialBackoff) {
-    let attempt = upload.attempt;
-    tracing::debug!("Uploading the files of {attempt} again: {}", uplink::words(status));
-    tokio::time::sleep(uplink::next_pause(pauses)).await;
 }
 
 /// Reads the files in order and sends them in pieces. A receiver that is gone ends it early: the
