@@ -16,12 +16,13 @@ mod heart;
 mod http;
 mod log_reader;
 mod readers;
-//mod run;
+mod run;
 mod usage;
 
 pub use config::MasterConfig;
 pub use files::TaskFiles;
+pub use http::backend;
 pub use heart::{Change, HeartError, HeartHandle, StartError};
 pub use readers::Readers;
-//pub use run::{Master, MasterError};
+pub use run::{Master, MasterError};
 pub use usage::UsageTable;

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use cloudai_cli::Backend;
 use cloudai_database::{SqliteStore, Store, StoreError};
 use cloudai_master_core::Settings;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock;
 use crate::agent_record::AgentRecord;
 use crate::clock;
 use crate::config::MasterConfig;
@@ -61,9 +62,9 @@ pub enum MasterError {
     /// The gRPC server ended by itself.
     #[error("the gRPC server failed")]
     Grpc(#[from] tonic::transport::Error),
-    /// The HTTP server ended by itself.
-    #[error("the HTTP server failed")]
-    Http(#[source] std::io::Error),
+    /// A server ended by itself.
+    #[error("a server of the master failed; start the master again, and report what it printed")]
+    Serve,
     /// The thread that owns core and store panicked; nothing that was answered is lost.
     #[error("the master's main thread failed; start the master again, and report what it printed")]
     Heart,
@@ -78,7 +79,7 @@ pub struct Master {
     thread: JoinHandle<()>,
     shutdown: CancellationToken,
     grpc: tokio::task::JoinHandle<Result<(), MasterError>>,
-    http: tokio::task::JoinHandle<Result<(), MasterError>>,
+    http: tokio::task::JoinHandle<()>,
 }
 
 impl Master {
@@ -116,7 +117,9 @@ impl Master {
                 started_at: clock::wall(),
                 agent: Arc::new(move || probe.view()),
                 grpc_address: grpc_addr.to_string(),
+                host_names: config.host_names,
             },
+            shutdown: shutdown.clone(),
         });
         tracing::info!("Starting gRPC server on :{}", grpc_addr.port());
         let services = grpc::Services {
@@ -129,7 +132,7 @@ impl Master {
         };
         let grpc = tokio::spawn(async move { Ok(grpc::serve(grpc_listener, services).await?) });
         let serving = http::serve(http_listener, router.clone(), shutdown.clone());
-        let http = tokio::spawn(async move { serving.await.map_err(MasterError::Http) });
+        let http = tokio::spawn(serving);
         tracing::info!("Master node started successfully");
         tracing::info!("gRPC server listening on :{}", grpc_addr.port());
         tracing::info!("HTTP API listening on http://{http_addr}");
@@ -146,9 +149,9 @@ impl Master {
         self.http_addr
     }
 
-    /// The API itself, for callers in the same process.
-    pub fn router(&self) -> axum::Router {
-        self.router.clone()
+    /// The API for callers in the same process; `runtime` runs their requests.
+    pub fn backend(&self, runtime: Handle) -> impl Backend + use<> {
+        http::backend(self.router.clone(), runtime)
     }
 
     /// Serves until the shutdown, or until a server fails; then ends everything in good order and
@@ -157,7 +160,7 @@ impl Master {
         let ended = tokio::select! {
             () = self.shutdown.cancelled() => Ok(()),
             ended = &mut self.grpc => flatten(ended),
-            ended = &mut self.http => flatten(ended),
+            ended = &mut self.http => ended.map_err(|_| MasterError::Serve),
         };
         self.shutdown.cancel();
         self.heart.stop().await;
@@ -174,7 +177,7 @@ impl Master {
 fn flatten(
     ended: Result<Result<(), MasterError>, tokio::task::JoinError>,
 ) -> Result<(), MasterError> {
-    ended.unwrap_or(Err(MasterError::Heart))
+    ended.unwrap_or(Err(MasterError::Serve))
 }
 
 fn open_store(config: &MasterConfig) -> Result<Box<dyn Store>, MasterError> {
@@ -193,5 +196,5 @@ async fn bind(
 }
 
 fn addr_of(listener: &TcpListener) -> Result<SocketAddr, MasterError> {
-    listener.local_addr().map_err(MasterError::Http)
+    listener.local_addr().map_err(|_| MasterError::Serve)
 }

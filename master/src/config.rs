@@ -1,0 +1,26 @@
+//! What a master is told when it starts.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use cloudai_scheduler::PolicyKind;
+
+/// Settings of a master. The binary fills them from flags, environment and file.
+#[derive(Debug, Clone)]
+pub struct MasterConfig {
+    /// Where workers and agents connect. Port 0 takes a free one.
+    pub grpc_addr: SocketAddr,
+    /// Where the HTTP API listens. Port 0 takes a free one.
+    pub http_addr: SocketAddr,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Which built-in policy plans.
+    pub policy: PolicyKind,
+    /// While an external agent was heard within this time, in milliseconds, the built-in policy
+    /// leaves planning to it. `None`: the policy always plans, and an agent's proposals are taken
+    /// beside it.
+    pub agent_deadline_ms: Option<u64>,
+    /// Names besides `localhost` and addresses under which clients may call the HTTP API; `None`
+    /// when every name will do, because the API is not bound to loopback.
+    pub host_names: Option<Vec<String>>,
+}

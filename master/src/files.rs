@@ -1,0 +1,144 @@
+//! The bytes of tasks, beside the core: logs, notes and output files, one directory an attempt.
+//!
+//! `<data>/tasks/<job>/<position>-a<attempt>/{log,notes,output/…}`; each is made with its first
+//! byte, so that a task that says nothing costs nothing. `log` and `notes` are sequences of log
+//! records (see `cloudai_proto::log_record`).
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cloudai_model::{AttemptId, Timestamp};
+use cloudai_proto::log_record::{LogStream, encode};
+use tokio::sync::watch;
+
+/// Largest log of one attempt on the master, in bytes. The worker's own bound is lower; this one
+/// holds against a worker that lies.
+pub(crate) const LOG_LEN_MAX: u64 = 512 << 20;
+/// Largest file of notes of one attempt, in bytes.
+const NOTES_LEN_MAX: u64 = 256 << 10;
+
+/// The directory of all tasks.
+#[derive(Debug)]
+pub struct TaskFiles {
+    root: PathBuf,
+    watched: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
+}
+
+impl TaskFiles {
+    /// Uses `<data_dir>/tasks`.
+    pub fn new(data_dir: &Path) -> Self {
+        Self { root: data_dir.join("tasks"), watched: Mutex::default() }
+    }
+
+    fn attempt_dir(&self, attempt: AttemptId) -> PathBuf {
+        let task = attempt.task;
+        let name = format!("{}-a{}", task.position(), attempt.no.0);
+        self.root.join(task.job.0.to_string()).join(name)
+    }
+
+    /// Where the attempt's log is, if it has one.
+    pub fn log_path(&self, attempt: AttemptId) -> PathBuf {
+        self.attempt_dir(attempt).join("log")
+    }
+
+    /// Where the attempt's notes are, if it has any.
+    pub fn notes_path(&self, attempt: AttemptId) -> PathBuf {
+        self.attempt_dir(attempt).join("notes")
+    }
+
+    /// Where the attempt's output files are, if it has any.
+    pub fn output_dir(&self, attempt: AttemptId) -> PathBuf {
+        self.attempt_dir(attempt).join("output")
+    }
+
+    /// The stored length of the attempt's log, as it grows.
+    pub fn watch_log(&self, attempt: AttemptId) -> watch::Receiver<u64> {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|_, sender| sender.receiver_count() > 0);
+        let length = self.log_len(attempt).unwrap_or(0);
+        watched.entry(attempt).or_insert_with(|| watch::channel(length).0).subscribe()
+    }
+
+    /// How many bytes of the attempt's log are stored.
+    pub(crate) fn log_len(&self, attempt: AttemptId) -> io::Result<u64> {
+        match std::fs::metadata(self.log_path(attempt)) {
+            Ok(found) => Ok(found.len()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Appends the piece that begins at `offset`, as far as it is new, and gives the stored
+    /// length. A piece that begins behind the end is left out: the worker begins again from there.
+    pub(crate) fn append_log(
+        &self,
+        attempt: AttemptId,
+        offset: u64,
+        data: &[u8],
+    ) -> io::Result<u64> {
+        let stored = self.log_len(attempt)?;
+        let known = stored.saturating_sub(offset);
+        let fresh = usize::try_from(known).ok().and_then(|known| data.get(known..));
+        let Some(fresh) = fresh.filter(|fresh| offset <= stored && !fresh.is_empty()) else {
+            return Ok(stored);
+        };
+        if stored + fresh.len() as u64 > LOG_LEN_MAX {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the log is at its bound"));
+        }
+        let path = self.log_path(attempt);
+        let file = open_append(&path)?;
+        file.write_all_at(fresh, stored)?;
+        let stored = stored + fresh.len() as u64;
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = watched.get(&attempt) {
+            sender.send_replace(stored);
+        }
+        Ok(stored)
+    }
+
+    /// Makes what was appended survive a power cut.
+    pub(crate) fn sync_log(&self, attempt: AttemptId) -> io::Result<()> {
+        match std::fs::File::open(self.log_path(attempt)) {
+            Ok(file) => file.sync_data(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds a note; beyond its bound notes are dropped, because they are for people.
+    pub(crate) fn append_note(
+        &self,
+        attempt: AttemptId,
+        at: Timestamp,
+        text: &str,
+    ) -> io::Result<()> {
+        let mut record = Vec::with_capacity(text.len() + 16);
+        encode(LogStream::Gap, at, text.as_bytes(), &mut record);
+        let file = open_append(&self.notes_path(attempt))?;
+        let length = file.metadata()?.len();
+        if length + record.len() as u64 > NOTES_LEN_MAX {
+            return Ok(());
+        }
+        file.write_all_at(&record, length)
+    }
+}
+
+fn open_append(path: &Path) -> io::Result<std::fs::File> {
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    match options.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir)?;
+            }
+            options.open(path)
+        }
+        opened => opened,
+    }
+}
+
+/// Shared by everything that serves.
+pub(crate) type SharedFiles = Arc<TaskFiles>;

@@ -1,0 +1,50 @@
+//! Connections of their own for whoever reads the store, on threads that may block.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cloudai_database::{Reader, Store, StoreError};
+use tokio::sync::Semaphore;
+
+/// Most reads at once; more wait for a connection.
+const READERS: usize = 4;
+
+/// A pool of readers.
+#[derive(Clone)]
+pub struct Readers {
+    idle: Arc<Mutex<Vec<Box<dyn Reader>>>>,
+    places: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Readers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Readers")
+    }
+}
+
+impl Readers {
+    /// Opens the connections.
+    pub fn open(store: &dyn Store) -> Result<Self, StoreError> {
+        let idle = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
+        let places = Arc::new(Semaphore::new(READERS));
+        Ok(Self { idle: Arc::new(Mutex::new(idle)), places })
+    }
+
+    /// Runs `look` with a reader that nobody else uses meanwhile.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&mut dyn Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let place = Arc::clone(&self.places).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        let idle = Arc::clone(&self.idle);
+        let work = tokio::task::spawn_blocking(move || {
+            let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut reader = taken.expect("there are as many readers as places");
+            let found = look(reader.as_mut());
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+            drop(place);
+            found
+        });
+        work.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+}
