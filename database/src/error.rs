@@ -84,10 +84,12 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// The database refused, for a reason that has no variant of its own.
-    #[error("the store could not {doing}")]
+    #[error("cannot {doing} ({place})")]
     Backend {
         /// What was tried.
         doing: &'static str,
+        /// Which store.
+        place: String,
         /// What the database said.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

@@ -42,11 +42,12 @@ impl DirLock {
             }
             Err(TryLockError::Error(source)) => return Err(io("lock the file")(source)),
         }
+        // The lock is what counts; the number is for people. A full disk must not stop a start.
         let pid = format!("{}\n", std::process::id());
-        file.set_len(0)
+        let _ = file
+            .set_len(0)
             .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(pid.as_bytes()))
-            .map_err(io("write the lock file"))?;
+            .and_then(|()| file.write_all(pid.as_bytes()));
         Ok(Self { _file: file })
     }
 }

@@ -83,7 +83,7 @@ impl Journal for SqliteStore {
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Snapshot, StoreError> {
-        self.read("load", |tx| view::load(tx))
+        self.read("load the store", |tx| view::load(tx))
     }
 
     fn find_request(

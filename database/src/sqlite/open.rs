@@ -30,6 +30,9 @@ const WRITER_CACHE_KIB: i64 = 32 << 10;
 /// several times are then moved once.
 const CHECKPOINT_PAGES: i64 = 4_000;
 
+/// Prepared statements that a connection keeps: more than there are texts in this crate.
+const STATEMENTS_MAX: usize = 64;
+
 /// The one connection that writes.
 pub(super) fn open_writer(dir: &Path, path: &Path) -> Result<Connection, StoreError> {
     let named = |fault: Fault| fault.named(path, "open the store");
@@ -41,6 +44,7 @@ pub(super) fn open_writer(dir: &Path, path: &Path) -> Result<Connection, StoreEr
     )
     .map_err(|error| named(error.into()))?;
     connection.busy_timeout(BUSY_WAIT).map_err(|error| named(error.into()))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let version = check_version(&connection, dir, path)?;
     check_pages(&connection, path)?;
     prepare(&connection).map_err(|error| named(error.into()))?;
@@ -54,6 +58,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY_WAIT)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         connection.pragma_update(None, "query_only", true)?;
         Ok(connection)
     };

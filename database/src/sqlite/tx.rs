@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cloudai_model::{TaskSpec, WorkerId};
-use rusqlite::{Connection, ErrorCode, Statement};
+use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, ffi};
 
 use crate::StoreError;
 
@@ -40,13 +40,19 @@ impl Fault {
             Self::Store(error) => return error,
             Self::Sqlite(error) => error,
         };
+        // The second is how a full disk stops the index of the write-ahead log from growing.
+        let full = [Some(ffi::SQLITE_FULL), Some(ffi::SQLITE_IOERR_SHMSIZE)];
+        let code = error.sqlite_error().map(|error| error.extended_code);
         let path = path.to_owned();
         match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => StoreError::Full { path },
+            _ if full.contains(&code) => StoreError::Full { path },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 StoreError::Damaged { path, detail: error.to_string() }
             }
-            _ => StoreError::Backend { doing, source: Box::new(error) },
+            _ => {
+                let place = path.display().to_string();
+                StoreError::Backend { doing, place, source: Box::new(error) }
+            }
         }
     }
 }
@@ -77,23 +83,23 @@ impl Known {
     }
 }
 
-/// One transaction in progress. Statements are prepared once in it; the connection cannot keep
-/// them longer, because they borrow it.
+/// One transaction in progress. It holds the statements that it used; they go back to the
+/// connection's cache with it.
 pub(super) struct Tx<'c> {
     connection: &'c Connection,
     pub(super) known: &'c mut Known,
-    prepared: Vec<(&'static str, Statement<'c>)>,
+    prepared: Vec<(&'static str, CachedStatement<'c>)>,
 }
 
 impl<'c> Tx<'c> {
     /// The statement with this text, which is one of a few constants.
     pub(super) fn statement(&mut self, sql: &'static str) -> Result<&mut Statement<'c>, Fault> {
-        // Comparing addresses is enough: an equal text at another address is prepared twice.
+        // Comparing addresses is enough: an equal text at another address is looked up again.
         let known = self.prepared.iter().position(|(text, _)| std::ptr::eq(*text, sql));
         let index = if let Some(index) = known {
             index
         } else {
-            self.prepared.push((sql, self.connection.prepare(sql)?));
+            self.prepared.push((sql, self.connection.prepare_cached(sql)?));
             self.prepared.len() - 1
         };
         Ok(&mut self.prepared[index].1)
