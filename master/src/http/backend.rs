@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tower::ServiceExt as _;
 
 /// A way to the master of this process; `runtime` runs its requests.
-pub fn backend(router: Router, runtime: Handle) -> impl Backend {
+pub(crate) fn backend(router: Router, runtime: Handle) -> impl Backend {
     Inside { router, runtime }
 }
 

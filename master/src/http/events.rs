@@ -87,8 +87,8 @@ struct Burst {
 }
 
 impl Burst {
-    fn add(&mut self, change: Change) {
-        match change {
+    fn add(&mut self, change: &Change) {
+        match *change {
             Change::Task(task) if !self.tasks.contains(&task) => self.tasks.push(task),
             Change::Job(job) if !self.jobs.contains(&job) => self.jobs.push(job),
             Change::Task(_) | Change::Job(_) => {}
@@ -121,14 +121,14 @@ impl Feed {
             () = self.app.shutdown.cancelled() => return None,
         };
         match first {
-            Ok(change) => burst.add(change),
+            Ok(change) => burst.add(&change),
             Err(RecvError::Lagged(count)) => burst.missed += count,
             Err(RecvError::Closed) => return None,
         }
         tokio::time::sleep(GATHER).await;
         for _ in 0..BURST_MAX {
             match self.changes.try_recv() {
-                Ok(change) => burst.add(change),
+                Ok(change) => burst.add(&change),
                 Err(TryRecvError::Lagged(count)) => burst.missed += count,
                 Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }

@@ -42,7 +42,7 @@ use crate::readers::Readers;
 use crate::usage::UsageTable;
 use errors::Failure;
 
-pub use backend::backend;
+pub(crate) use backend::backend;
 pub(crate) use serve::serve;
 
 /// What an external agent did, asked anew for each `status`.

@@ -65,8 +65,8 @@ pub(super) async fn show(
     let task = task_id(&id)?;
     let read = || read_task(&app, task);
     let over = |record: &TaskRecord| convert::task_status(record.status()).is_ended();
-    let concerns = |change: &Change| concerns(task, change);
-    let record = wait::until(&app, query.wait_ms, concerns, read, over).await?;
+    let is_mine = |change: &Change| concerns(task, change);
+    let record = wait::until(&app, query.wait_ms, is_mine, read, over).await?;
     detail(&app, record).await.map(Json)
 }
 
@@ -82,8 +82,7 @@ pub(super) fn concerns(task: TaskId, change: &Change) -> bool {
 async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure> {
     let task = record.id;
     let lost = app.readers.read(move |reader| reader.attempts(task)).await?;
-    let last = record.find_attempt();
-    let files = match last {
+    let files = match record.find_attempt() {
         Some(attempt) => files::list_output(app.files.output_dir(attempt)).await?,
         None => Vec::new(),
     };

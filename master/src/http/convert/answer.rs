@@ -236,10 +236,7 @@ pub(in super::super) fn worker_view(worker: &WorkerStatus, usage: Option<Usage>)
     let percent = |bp: u16| f64::from(bp) / 100.0;
     WorkerView {
         id: record.id.to_string(),
-        status: match worker.active {
-            true => api::WorkerStatus::Active,
-            false => api::WorkerStatus::Inactive,
-        },
+        status: if worker.active { api::WorkerStatus::Active } else { api::WorkerStatus::Inactive },
         address: record.address.clone(),
         kind: match record.kind {
             WorkerKind::Session => api::WorkerKind::Session,
@@ -270,10 +267,7 @@ pub(in super::super) fn running_task(held: HeldView, record: &TaskRecord) -> Run
     RunningTask {
         task: held.attempt.task.to_string(),
         attempt: held.attempt.no.0,
-        status: match held.running {
-            true => api::TaskStatus::Running,
-            false => api::TaskStatus::Assigned,
-        },
+        status: if held.running { api::TaskStatus::Running } else { api::TaskStatus::Assigned },
         image: record.spec.image.clone(),
         allocated: amounts(record.spec.needs),
         started_at_ms: holder(&record.state).1,
