@@ -145,6 +145,8 @@ pub enum LogLength {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write as _;
+
     use super::*;
     use cloudai_proto::log_record::Decoder;
 
@@ -154,7 +156,7 @@ mod tests {
         let mut text = String::new();
         while let Some(record) = decoder.next_record().unwrap() {
             let bytes = String::from_utf8_lossy(&record.bytes).into_owned();
-            text += &format!("{:?} {bytes}\n", record.stream);
+            writeln!(text, "{:?} {bytes}", record.stream).unwrap();
         }
         assert_eq!(decoder.pending_len(), 0);
         text

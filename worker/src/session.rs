@@ -218,6 +218,8 @@ impl SessionLoop {
     }
 
     fn on_link_error(&mut self, error: LinkError) -> Result<(), WorkerError> {
+        let pause = uplink::next_pause(&mut self.pauses);
+        self.connection = Connection::Waiting(Box::pin(tokio::time::sleep(pause)));
         match error {
             LinkError::Superseded(message) => {
                 let id = self.identity.hello.worker.id.clone();
@@ -234,11 +236,9 @@ impl SessionLoop {
             let (master, why) = (master.clone(), error.to_string());
             return Err(WorkerError::Register { master, why });
         }
-        let pause = uplink::next_pause(&mut self.pauses);
         let what = if self.greeted { "reconnect to" } else { "register with" };
         let seconds = pause.as_secs_f32();
         tracing::warn!("Failed to {what} master at {master}: {error}. Next try in {seconds:.1} s");
-        self.connection = Connection::Waiting(Box::pin(tokio::time::sleep(pause)));
         Ok(())
     }
 
