@@ -17,7 +17,7 @@ pub struct UpArgs {
     #[command(flatten)]
     pub master: MasterArgs,
     /// The worker's port for calls from the master [default: 50052] [env: CLOUDAI_WORKER_PORT]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub worker_port: Option<u16>,
     /// The local worker's id [default: the host's name] [env: CLOUDAI_WORKER_ID]
     #[arg(long, value_name = "ID")]
@@ -39,10 +39,10 @@ pub struct MasterArgs {
     #[arg(long, value_name = "IP")]
     pub bind: Option<IpAddr>,
     /// Port for workers and agents [default: 50051] [env: CLOUDAI_GRPC_PORT]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, alias = "port", value_name = "PORT", value_parser = parse_port)]
     pub grpc_port: Option<u16>,
     /// Port for clients [default: 8080] [env: CLOUDAI_HTTP_PORT]
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub http_port: Option<u16>,
     /// How tasks find workers: first_fit, round_robin or spread [default: first_fit]
     /// [env: CLOUDAI_POLICY]
