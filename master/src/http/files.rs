@@ -94,7 +94,8 @@ pub(super) async fn download(
 }
 
 async fn last_attempt(app: &Shared, task: TaskId) -> Result<Option<AttemptId>, Failure> {
-    Ok(tasks::read_task(app, task).await?.find_attempt())
+    let record = tasks::read_task(app, task).await?;
+    tasks::last_attempt(app, &record).await
 }
 
 /// The regular files below `dir`, by path; none when it does not exist.
@@ -138,7 +139,12 @@ fn walk(dir: &Dir, prefix: &str, depth: usize, files: &mut Vec<FileView>) -> io:
             if files.len() >= FILES_MAX {
                 return Ok(());
             }
-            files.push(FileView { path, size_bytes: entry.metadata()?.len() });
+            match entry.metadata() {
+                Ok(found) => files.push(FileView { path, size_bytes: found.len() }),
+                // Gone since the directory was read.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
         }
     }
     Ok(())

@@ -110,7 +110,9 @@ pub(super) async fn show(
         Change::Worker(_) => false,
     };
     let read = || async { read_job(&app, job).await.map(|job| convert::job_view(&job)) };
-    let view = wait::until(&app, query.wait_ms, concerns, read, |view| view.ended).await?;
+    let view =
+        wait::until(&app, (query.wait_ms, wait::JOB_PAUSE), concerns, read, |view| view.ended)
+            .await?;
     Ok(Json(view))
 }
 

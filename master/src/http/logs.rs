@@ -48,9 +48,10 @@ pub(super) async fn logs(
     // Before the first look, so that no change falls between the two.
     let changes = app.heart.watch();
     let record = tasks::read_task(&app, task).await?;
+    let last = tasks::last_attempt(&app, &record).await?;
     let attempt = match query.attempt {
-        None => record.find_attempt(),
-        Some(no) => Some(find_attempt(&record, no)?),
+        None => last,
+        Some(no) => Some(find_attempt(task, last, no)?),
     };
     let tail = Tail {
         log: attempt.map(|attempt| AttemptLog::open(&app, attempt)),
@@ -70,9 +71,8 @@ pub(super) async fn logs(
     Ok((headers, body).into_response())
 }
 
-fn find_attempt(record: &TaskRecord, no: u32) -> Result<AttemptId, Failure> {
-    let task = record.id;
-    let last = record.find_attempt().map_or(0, |attempt| attempt.no.0);
+fn find_attempt(task: TaskId, last: Option<AttemptId>, no: u32) -> Result<AttemptId, Failure> {
+    let last = last.map_or(0, |attempt| attempt.no.0);
     if (1..=last).contains(&no) {
         return Ok(AttemptId { task, no: AttemptNo(no) });
     }

@@ -105,7 +105,7 @@ pub(crate) fn router(state: HttpState) -> Router {
     let HttpState { heart, readers, files, usage, info, shutdown } = state;
     let watchers = Arc::new(Semaphore::new(wait::WATCHERS_MAX));
     let app: App = Arc::new(Shared { heart, readers, files, usage, info, shutdown, watchers });
-    let (routes, description) = openapi::routes().split_for_parts();
+    let (routes, description) = openapi::split(openapi::routes());
     routes
         .merge(openapi::document(&description))
         .merge(cluster::probes())

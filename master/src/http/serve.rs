@@ -25,7 +25,7 @@ use tower::ServiceExt as _;
 
 /// Most connections at once: with the files behind them, far below the 1,024 file descriptors
 /// that a process commonly has.
-pub(super) const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_MAX: usize = 512;
 
 /// How long a request's head may take to arrive, and a kept connection may say nothing.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -36,7 +36,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves `router` until `shutdown` is cancelled, then lets answers end for a short while.
 pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: CancellationToken) {
-    let table = Arc::new(Table::default());
+    serve_bounded(listener, router, shutdown, CONNECTIONS_MAX).await;
+}
+
+/// As [`serve`], with a bound of the caller's.
+pub(super) async fn serve_bounded(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    connections_max: usize,
+) {
+    let table = Arc::new(Table::new(connections_max));
     let tracker = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -48,7 +58,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, shutdown: Cance
                 Some(place) => {
                     tracker.spawn(speak(stream, router.clone(), place, shutdown.clone()));
                 }
-                None => turn_away(&stream),
+                None => turn_away(&stream, connections_max),
             },
             Err(error) => {
                 tracing::warn!("cannot accept an HTTP connection: {error}");
@@ -96,8 +106,8 @@ async fn speak(stream: TcpStream, router: Router, place: Place, shutdown: Cancel
 }
 
 /// Tells a client that there is no place, as far as its socket takes it without waiting.
-fn turn_away(stream: &TcpStream) {
-    let words = format!("{CONNECTIONS_MAX} connections are at work, as many as may");
+fn turn_away(stream: &TcpStream, connections_max: usize) {
+    let words = format!("{connections_max} connections are at work, as many as may");
     let body = ErrorBody::new(ErrorCode::Busy, words).with_hint("try again in a moment");
     let body = serde_json::to_string(&body).unwrap_or_default();
     let answer = format!(
@@ -109,8 +119,11 @@ fn turn_away(stream: &TcpStream) {
 }
 
 /// Every open connection.
-#[derive(Debug, Default)]
-struct Table(Mutex<Seats>);
+#[derive(Debug)]
+struct Table {
+    connections_max: usize,
+    seats: Mutex<Seats>,
+}
 
 #[derive(Debug, Default)]
 struct Seats {
@@ -133,10 +146,14 @@ struct Pace {
 }
 
 impl Table {
+    fn new(connections_max: usize) -> Self {
+        Self { connections_max, seats: Mutex::default() }
+    }
+
     /// A place for a new connection; `None` when every one is at work.
     fn admit(self: &Arc<Self>) -> Option<Place> {
         let mut seats = self.lock();
-        if seats.taken.len() >= CONNECTIONS_MAX && !seats.close_idlest() {
+        if seats.taken.len() >= self.connections_max && !seats.close_idlest() {
             return None;
         }
         seats.last += 1;
@@ -156,7 +173,7 @@ impl Table {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Seats> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -8,13 +8,16 @@ use cloudai_api::{
 };
 use cloudai_database::{self as database, LostAttempt, TaskCursor};
 use cloudai_master_core::CancelTarget;
-use cloudai_model::{JobId, TaskId, TaskRecord, WorkerId};
+use cloudai_model::{AttemptId, AttemptNo, JobId, TaskId, TaskRecord, TaskState, WorkerId};
 
 use super::errors::Failure;
 use super::extract::{ApiPath, ApiQuery, job_id, page_limit, task_id};
 use super::{App, Shared, convert, files, jobs, wait};
 use crate::heart::Change;
 use crate::log_reader;
+
+/// Most attempts, the last ones, whose notes one answer has.
+const ATTEMPTS_WITH_NOTES_MAX: usize = 20;
 
 /// Lists tasks, newest first. A page can be short, even empty, and still name a next one.
 #[utoipa::path(
@@ -66,7 +69,7 @@ pub(super) async fn show(
     let read = || read_task(&app, task);
     let over = |record: &TaskRecord| convert::task_status(record.status()).is_ended();
     let is_mine = |change: &Change| concerns(task, change);
-    let record = wait::until(&app, query.wait_ms, is_mine, read, over).await?;
+    let record = wait::until(&app, (query.wait_ms, wait::TASK_PAUSE), is_mine, read, over).await?;
     detail(&app, record).await.map(Json)
 }
 
@@ -82,7 +85,8 @@ pub(super) fn concerns(task: TaskId, change: &Change) -> bool {
 async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure> {
     let task = record.id;
     let lost = app.readers.read(move |reader| reader.attempts(task)).await?;
-    let files = match record.find_attempt() {
+    let last = last_no(&record, &lost);
+    let files = match last.map(|no| AttemptId { task, no }) {
         Some(attempt) => files::list_output(app.files.output_dir(attempt)).await?,
         None => Vec::new(),
     };
@@ -91,32 +95,44 @@ async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure>
         spec: convert::spec_view(&record.spec),
         cancel_requested: is_cancel_requested(&record),
         attempts: convert::attempts(&record, &lost),
-        notes: notes(app, &record, &lost).await?,
+        notes: notes(app, task, last).await?,
         files,
     })
 }
 
 fn is_cancel_requested(record: &TaskRecord) -> bool {
     match &record.state {
-        cloudai_model::TaskState::Live(live) => live.cancel_requested,
-        cloudai_model::TaskState::Fresh | cloudai_model::TaskState::Ended(_) => false,
+        TaskState::Live(live) => live.cancel_requested,
+        TaskState::Fresh | TaskState::Ended(_) => false,
     }
 }
 
-/// The notes of every attempt, in the order of their times.
-async fn notes(
+/// The current or last attempt; a task that was cancelled between two tries ended without one, and
+/// then it is the one that was lost last.
+fn last_no(record: &TaskRecord, lost: &[LostAttempt]) -> Option<AttemptNo> {
+    let current = record.find_attempt().map(|attempt| attempt.no);
+    current.or_else(|| lost.last().map(|lost| lost.no))
+}
+
+/// As [`last_no`], for a task whose lost attempts were not read yet.
+pub(super) async fn last_attempt(
     app: &Shared,
     record: &TaskRecord,
-    lost: &[LostAttempt],
-) -> Result<Vec<Note>, Failure> {
+) -> Result<Option<AttemptId>, Failure> {
     let task = record.id;
-    let mut numbers: Vec<_> = lost.iter().map(|lost| lost.no).collect();
-    numbers.extend(record.find_attempt().map(|attempt| attempt.no));
-    numbers.dedup();
-    let attempts = numbers.into_iter().map(|no| cloudai_model::AttemptId { task, no });
-    let paths: Vec<_> = attempts.map(|attempt| app.files.notes_path(attempt)).collect();
+    let lost = match record.state {
+        TaskState::Ended(_) => app.readers.read(move |reader| reader.attempts(task)).await?,
+        TaskState::Fresh | TaskState::Live(_) => Vec::new(),
+    };
+    Ok(last_no(record, &lost).map(|no| AttemptId { task, no }))
+}
+
+/// The notes of the last attempts, in the order of their times.
+async fn notes(app: &Shared, task: TaskId, last: Option<AttemptNo>) -> Result<Vec<Note>, Failure> {
+    let last = last.map_or(0, |no| no.0);
     let mut notes = Vec::new();
-    for path in paths {
+    for no in (1..=last).rev().take(ATTEMPTS_WITH_NOTES_MAX) {
+        let path = app.files.notes_path(AttemptId { task, no: AttemptNo(no) });
         let records = log_reader::read_all(&path)
             .await
             .map_err(|error| Failure::internal("the notes cannot be read", &error))?;

@@ -2,6 +2,7 @@
 //! commands that the gRPC side would give the heart.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, header};
+use cloudai_api::ErrorCode;
 use cloudai_database::{SqliteStore, Store as _};
 use cloudai_master_core::{Answer, Command, Settings, WorkerHello};
 use cloudai_model::{
@@ -24,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::serve::CONNECTIONS_MAX;
+use super::serve::serve_bounded;
 use super::wait::WATCHERS_MAX;
 use super::{HttpState, MasterInfo};
 use crate::files::TaskFiles;
@@ -488,26 +490,83 @@ async fn requests_that_last_are_bounded() {
     world.stop().await;
 }
 
+/// Asks over a connection of its own.
+async fn ask(address: SocketAddr, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn read_to_end(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut bytes)).await;
+    // A connection that was turned away may be reset behind its answer.
+    drop(read.expect("the connection ends"));
+    String::from_utf8(bytes).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_connections_keep_nobody_out() {
+    const MAX: usize = 16;
     let world = World::start();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let served = tokio::spawn(super::serve(listener, world.router.clone(), world.shutdown.clone()));
+    let router = world.router.clone();
+    let served = tokio::spawn(serve_bounded(listener, router, world.shutdown.clone(), MAX));
     let mut idle = Vec::new();
-    for _ in 0..CONNECTIONS_MAX / 4 * 5 {
+    for _ in 0..MAX * 4 {
         idle.push(TcpStream::connect(address).await.unwrap());
-        // A few at a time, so that this process does not run out of descriptors for both ends.
-        if idle.len() > 150 {
-            idle.remove(0);
-        }
     }
-    let ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(ask).await.unwrap();
-    let mut text = String::new();
-    tokio::time::timeout(DEADLINE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+    let text = read_to_end(ask(address, "/healthz").await).await;
     assert!(text.starts_with("HTTP/1.1 200 OK") && text.ends_with("ok\n"), "{text}");
+    assert_eq!(read_to_end(idle.remove(0)).await, "", "the idlest made room");
+    // Now every place is at work.
+    let mut at_work = Vec::new();
+    for _ in 0..MAX {
+        let mut stream = ask(address, "/api/v1/events").await;
+        let mut head = [0; 15];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200 OK");
+        at_work.push(stream);
+    }
+    let text = read_to_end(TcpStream::connect(address).await.unwrap()).await;
+    assert!(text.starts_with("HTTP/1.1 503 ") && text.contains("Retry-After: 1"), "{text}");
+    world.shutdown.cancel();
+    tokio::time::timeout(DEADLINE, served).await.unwrap().unwrap();
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_of_the_command_line_understands_every_answer() {
+    let world = World::start();
+    world.submit(json!({ "image": "busybox", "array": { "first": 1, "last": 5 } })).await;
+    let session = world.worker("worker-1").await;
+    world.log("task-1.1-a1", LogStream::Stdout, b"hello\n");
+    world.report("worker-1", session, "task-1.1-a1", ended(0)).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let served = tokio::spawn(super::serve(listener, world.router.clone(), world.shutdown.clone()));
+    let asked = tokio::task::spawn_blocking(move || {
+        use cloudai_cli::{Client, HttpBackend};
+        let client = Client::new(Arc::new(HttpBackend::new(&url).unwrap()));
+        let (task, job) = ("1.1".parse().unwrap(), "1".parse().unwrap());
+        assert!(client.health().unwrap().ready);
+        assert_eq!(client.status().unwrap().tasks.succeeded, 1);
+        assert_eq!(client.job(job, Some(1)).unwrap().counts.total(), 5);
+        assert_eq!(client.tasks(&cloudai_api::TaskQuery::default()).unwrap().tasks.len(), 5);
+        assert_eq!(client.task(&task, Some(5)).unwrap().attempts.len(), 1);
+        assert!(client.explain(&task).unwrap().summary.contains("succeeded"));
+        assert_eq!(client.files(&task).unwrap().files, []);
+        assert_eq!(client.workers().unwrap().workers.len(), 1);
+        assert_eq!(client.worker("worker-1").unwrap().running, 2);
+        assert!(client.worker("worker-99").unwrap_err().code == Some(ErrorCode::WorkerNotFound));
+        assert_eq!(client.queue().unwrap().waiting, 2);
+        assert_eq!(client.cancel_task(&task).unwrap().already_ended, 1);
+        let cancelled = client.cancel_job(job).unwrap();
+        assert_eq!((cancelled.cancelled, cancelled.stopping), (2, 2));
+    });
+    asked.await.unwrap();
     world.shutdown.cancel();
     tokio::time::timeout(DEADLINE, served).await.unwrap().unwrap();
     world.stop().await;

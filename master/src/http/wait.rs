@@ -19,8 +19,10 @@ use crate::heart::Change;
 /// so that they never keep everybody else out.
 pub(super) const WATCHERS_MAX: usize = 256;
 
-/// Least time between two looks of one request.
-const LOOK_PAUSE: Duration = Duration::from_millis(50);
+/// Least time between two looks at a task: it moves seldom, and its end is waited for.
+pub(super) const TASK_PAUSE: Duration = Duration::from_millis(5);
+/// Least time between two looks at a job, which moves with every task that it has.
+pub(super) const JOB_PAUSE: Duration = Duration::from_millis(50);
 
 /// A place among the requests that last; gives it back when dropped.
 pub(super) fn place(app: &Shared) -> Result<OwnedSemaphorePermit, Failure> {
@@ -58,10 +60,11 @@ pub(super) async fn moved(
     }
 }
 
-/// Reads until what was read is over, or the time is up; then the answer is what there is.
+/// Reads until what was read is over, or the time is up; then the answer is what there is. Between
+/// two looks lies at least `pause`.
 pub(super) async fn until<T, R: Future<Output = Result<T, Failure>>>(
     app: &Shared,
-    wait_ms: Option<u64>,
+    (wait_ms, pause): (Option<u64>, Duration),
     concerns: impl Fn(&Change) -> bool,
     read: impl Fn() -> R,
     over: impl Fn(&T) -> bool,
@@ -73,7 +76,7 @@ pub(super) async fn until<T, R: Future<Output = Result<T, Failure>>>(
     let mut looked_at = None::<Instant>;
     loop {
         if let Some(at) = looked_at {
-            tokio::time::sleep_until(deadline.min(at + LOOK_PAUSE)).await;
+            tokio::time::sleep_until(deadline.min(at + pause)).await;
             // What moved until now is seen by the look that follows.
             changes = changes.resubscribe();
         }
