@@ -55,8 +55,8 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 }
 
 /// The router, and the finished description of what it serves.
-pub(super) fn split(routes: OpenApiRouter<App>) -> (Router<App>, Document) {
-    let (router, mut description) = routes.split_for_parts();
+pub(super) fn split(described: OpenApiRouter<App>) -> (Router<App>, Document) {
+    let (routes, mut description) = described.split_for_parts();
     let schemas = description.components.as_mut().map(|components| &mut components.schemas);
     // The codes' names come from a macro, where the derived schema does not see them.
     if let Some(RefOr::T(Schema::Object(codes))) =
@@ -65,7 +65,7 @@ pub(super) fn split(routes: OpenApiRouter<App>) -> (Router<App>, Document) {
         let names = ErrorCode::ALL.iter().map(|code| code.name().into());
         codes.enum_values = Some(names.collect());
     }
-    (router, description)
+    (routes, description)
 }
 
 /// `GET /api/v1/openapi.json`.

@@ -84,8 +84,8 @@ pub(super) fn concerns(task: TaskId, change: &Change) -> bool {
 
 async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure> {
     let task = record.id;
-    let lost = app.readers.read(move |reader| reader.attempts(task)).await?;
-    let last = last_no(&record, &lost);
+    let gone = app.readers.read(move |reader| reader.attempts(task)).await?;
+    let last = last_no(&record, &gone);
     let files = match last.map(|no| AttemptId { task, no }) {
         Some(attempt) => files::list_output(app.files.output_dir(attempt)).await?,
         None => Vec::new(),
@@ -94,7 +94,7 @@ async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure>
         summary: convert::task_summary(&record),
         spec: convert::spec_view(&record.spec),
         cancel_requested: is_cancel_requested(&record),
-        attempts: convert::attempts(&record, &lost),
+        attempts: convert::attempts(&record, &gone),
         notes: notes(app, task, last).await?,
         files,
     })
