@@ -16,8 +16,8 @@ const MIGRATIONS: [&str; 1] = [include_str!("schema.sql")];
 /// "CLAI": marks the file as ours.
 const APPLICATION_ID: i32 = 0x434c_4149;
 
-/// Files up to this size are read through at every start (about two seconds a gigabyte). Larger ones
-/// would hold up a restart; SQLite still checks each page that it reads.
+/// Files up to this size are read through at every start (about two seconds a gigabyte). Larger
+/// ones would hold up a restart; SQLite still checks each page that it reads.
 const CHECKED_BYTES_MAX: u64 = 1 << 30;
 
 /// How long a connection waits for another program that looks into the file.

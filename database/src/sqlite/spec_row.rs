@@ -200,7 +200,13 @@ mod tests {
         let spec = TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS);
         assert_eq!(
             encode(&spec).unwrap(),
-            r#"{"image":"busybox","invocation":"image","env":{},"cpu_milli":1000,"memory_bytes":536870912,"storage_bytes":1073741824,"gpu_milli":0,"pids_max":4096,"timeout_ms":null,"grace_ms":10000,"network":"default","mounts":[],"pull":"missing","target":null,"name":null,"lease_ms":30000,"retries_max":0,"user":"","task_type":null,"sla_milli":2000}"#
+            concat!(
+                r#"{"image":"busybox","invocation":"image","env":{},"cpu_milli":1000,"#,
+                r#""memory_bytes":536870912,"storage_bytes":1073741824,"gpu_milli":0,"#,
+                r#""pids_max":4096,"timeout_ms":null,"grace_ms":10000,"network":"default","#,
+                r#""mounts":[],"pull":"missing","target":null,"name":null,"lease_ms":30000,"#,
+                r#""retries_max":0,"user":"","task_type":null,"sla_milli":2000}"#
+            )
         );
     }
 }
