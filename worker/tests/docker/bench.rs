@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
 
 /// Longest that any single thing in these tests may take.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 /// The image that runs as root.
 pub(crate) const IMAGE: &str = "cloudai-test/busybox";
 

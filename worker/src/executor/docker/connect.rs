@@ -206,12 +206,13 @@ async fn count_gpus() -> u32 {
     }
 }
 
-/// This machine's mounts, when the engine is on it.
+/// This machine's mounts; none when the engine is on another.
 fn mounts_of(host: &str) -> String {
-    let is_local = host.starts_with("unix://");
-    is_local
-        .then(|| std::fs::read_to_string("/proc/self/mounts").unwrap_or_default())
-        .unwrap_or_default()
+    if host.starts_with("unix://") {
+        std::fs::read_to_string("/proc/self/mounts").unwrap_or_default()
+    } else {
+        String::new()
+    }
 }
 
 /// Whether `StorageOpt size` works: where the driver cannot do it, the engine refuses the create.

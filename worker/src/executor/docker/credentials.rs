@@ -26,14 +26,15 @@ const CONFIG_LEN_MAX: u64 = 1 << 20;
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Config {
-    auths: HashMap<String, Auth>,
+    auths: HashMap<String, Login>,
     creds_store: Option<String>,
     cred_helpers: HashMap<String, String>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Auth {
+struct Login {
+    /// `user:password` in base64.
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -41,9 +42,9 @@ struct Auth {
     registrytoken: Option<String>,
 }
 
-impl std::fmt::Debug for Auth {
+impl std::fmt::Debug for Login {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Auth(…)")
+        f.write_str("Login(…)")
     }
 }
 
@@ -98,8 +99,8 @@ pub(super) async fn find(
         let key = find_key(&config, registry).unwrap_or(server_of(registry));
         return ask_helper(helper, key).await;
     }
-    let auth = find_key(&config, registry).and_then(|key| config.auths.get(key));
-    Ok(auth.and_then(|auth| find_stored(auth, registry)))
+    let login = find_key(&config, registry).and_then(|key| config.auths.get(key));
+    Ok(login.and_then(|login| find_stored(login, registry)))
 }
 
 fn server_of(registry: &str) -> &str {
@@ -125,18 +126,18 @@ fn find_helper<'a>(config: &'a Config, registry: &str) -> Option<&'a str> {
     named.map(String::as_str).filter(|name| !name.is_empty())
 }
 
-fn find_stored(auth: &Auth, registry: &str) -> Option<DockerCredentials> {
-    let decoded = auth.auth.as_deref().and_then(|text| STANDARD.decode(text.trim()).ok());
+fn find_stored(login: &Login, registry: &str) -> Option<DockerCredentials> {
+    let decoded = login.auth.as_deref().and_then(|text| STANDARD.decode(text.trim()).ok());
     let decoded = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
     let pair =
         pair.map(|(user, secret)| (user.to_owned(), secret.trim_end_matches('\0').to_owned()));
     let (username, password) = match pair {
         Some((user, secret)) => (Some(user), Some(secret)),
-        None => (auth.username.clone(), auth.password.clone()),
+        None => (login.username.clone(), login.password.clone()),
     };
-    let identitytoken = auth.identitytoken.clone().filter(|token| !token.is_empty());
-    let registrytoken = auth.registrytoken.clone().filter(|token| !token.is_empty());
+    let identitytoken = login.identitytoken.clone().filter(|token| !token.is_empty());
+    let registrytoken = login.registrytoken.clone().filter(|token| !token.is_empty());
     if username.is_none() && identitytoken.is_none() && registrytoken.is_none() {
         return None;
     }

@@ -13,13 +13,13 @@ use thiserror::Error;
 /// How long the engine may take for what it answers from memory.
 pub(super) const READ_DEADLINE: Duration = Duration::from_secs(20);
 /// How long it may take to create a container, or to attach to one.
-pub(super) const CREATE_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const CREATE_DEADLINE: Duration = Duration::from_mins(2);
 /// How long it may take to start one; far more than any engine under load was seen to take.
-pub(super) const START_DEADLINE: Duration = Duration::from_secs(180);
+pub(super) const START_DEADLINE: Duration = Duration::from_mins(3);
 /// How long it may take to deliver a signal.
-pub(super) const KILL_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const KILL_DEADLINE: Duration = Duration::from_mins(1);
 /// How long it may take to remove a container and its volume.
-pub(super) const REMOVE_DEADLINE: Duration = Duration::from_secs(120);
+pub(super) const REMOVE_DEADLINE: Duration = Duration::from_mins(2);
 
 /// Why a call to the engine has no result.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

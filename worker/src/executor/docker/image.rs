@@ -20,7 +20,7 @@ use super::credentials;
 use super::engine::CallError;
 
 /// How long a pull may go on without progress.
-const STALL_MAX: Duration = Duration::from_secs(120);
+const STALL_MAX: Duration = Duration::from_mins(2);
 /// Fewer new bytes than this are no progress: a trickle is a stall.
 const STALL_BYTES: u64 = 64 << 10;
 /// How often a pull's progress is told, unless a tenth of it was passed.
@@ -282,7 +282,7 @@ mod tests {
         let start = Instant::now();
         meter.take(&message("Downloading", 0, 100 << 20), start);
         let end = meter.stalled_at;
-        let later = start + Duration::from_secs(60);
+        let later = start + Duration::from_mins(1);
         meter.take(&message("Retrying in 5 seconds", 0, 0), later);
         meter.take(&message("Retrying in 4 seconds", 0, 0), later);
         assert_eq!(meter.stalled_at, end);

@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bollard::models::{ContainerInspectResponse, ContainerState};
+use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use cloudai_model::{Cause, Outcome, PullPolicy, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
@@ -23,13 +23,16 @@ use super::image::PullState;
 use super::log::{Frames, LogCopy, attach};
 use super::output::{self, Gathered};
 use super::remove;
-use super::wait::{Finish, Stop, Waiter};
+use super::wait::{Finish, Stop, Waited, Waiter};
 use super::{OUTPUT_PATH, Shared};
 use crate::clock;
 use crate::executor::{Assignment, Ended, Progress, RunChannels};
 
 /// How many names are tried when a foreign container has ours.
 const NAME_RETRIES_MAX: u32 = 8;
+
+/// What became of a container that is not ours to remove any more.
+const REMOVED_WORDS: &str = "somebody else removed the container while the task ran";
 
 /// A container that exists.
 struct Container {
@@ -242,14 +245,14 @@ impl Life {
         let limits = self.assignment.spec.limits;
         let waiter = Waiter::new(&docker, id, limits, &mut self.stop);
         let waiting = async {
-            let finish = waiter.wait().await;
+            let end = waiter.wait().await;
             ended.cancel();
-            (finish, Instant::now())
+            (end, Instant::now())
         };
         let copying = self.log.copy(frames, &ended);
-        let ((finish, ended_at), ()) = tokio::join!(waiting, copying);
+        let ((Waited { finish, was_away }, ended_at), ()) = tokio::join!(waiting, copying);
         if !matches!(finish, Finish::Gone | Finish::EngineLost(_)) {
-            self.log.complete(&docker, id, ended_at).await;
+            self.log.complete(&docker, id, ended_at, was_away).await;
         }
         finish
     }
@@ -263,8 +266,7 @@ impl Life {
             (_, Ok(inspected)) => inspected,
             (Finish::Stopped(request), Err(_)) => return Err(Outcome::new(request.cause, "")),
             (_, Err(error)) if error.is_not_found() => {
-                let words = "somebody else removed the container while the task ran";
-                return Err(Outcome::new(Cause::Infra, words));
+                return Err(Outcome::new(Cause::Infra, REMOVED_WORDS));
             }
             (_, Err(error)) => return Err(Outcome::new(Cause::Infra, error.to_string())),
         };
@@ -307,6 +309,10 @@ impl Life {
                 let words =
                     format!("the engine was restarted while the task ran (exit code {code})");
                 Outcome::new(Cause::Infra, words)
+            }
+            // Its removal began before its end: that is what killed it.
+            _ if state.status == Some(ContainerStateStatusEnum::REMOVING) => {
+                Outcome::new(Cause::Infra, REMOVED_WORDS)
             }
             // The record is also set when only a child was killed and the task went on.
             _ if state.oom_killed == Some(true) && code != 0 => {

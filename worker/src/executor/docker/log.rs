@@ -90,11 +90,18 @@ impl LogCopy {
         self.log.write(stream, clock::wall(), bytes).await;
     }
 
-    /// After the container's end: when the connection was not whole, the rest is read from the
-    /// engine's record, from the byte at which each stream stopped.
-    pub(super) async fn complete(&mut self, docker: &Docker, id: &str, container_ended: Instant) {
+    /// After the container's end: when the connection was not whole, or may not have been because
+    /// the engine `was_away`, the rest is read from the engine's record, from the byte at which
+    /// each stream stopped.
+    pub(super) async fn complete(
+        &mut self,
+        docker: &Docker,
+        id: &str,
+        container_ended: Instant,
+        was_away: bool,
+    ) {
         let is_early = self.ended_at.is_some_and(|ended| ended + EARLY < container_ended);
-        if self.broken.is_none() && !is_early {
+        if self.broken.is_none() && !is_early && !was_away {
             return;
         }
         let why = self.broken.take().unwrap_or_else(|| "ended before the container did".to_owned());

@@ -33,7 +33,7 @@ pub const OUTPUT_DEPTH_MAX: usize = 32;
 /// Longest path below `/output`, in bytes.
 pub const OUTPUT_PATH_LEN_MAX: usize = 1024;
 /// How long an archive may take for each next piece.
-const ARCHIVE_IDLE: Duration = Duration::from_secs(60);
+const ARCHIVE_IDLE: Duration = Duration::from_mins(1);
 /// How the worker keeps what it took: for itself, whatever the task's modes were.
 const FILE_MODE: u32 = 0o600;
 
@@ -50,7 +50,9 @@ pub(super) struct Gathered {
 
 impl Gathered {
     fn skip(&mut self, why: &'static str, path: &Path) {
-        let entry = self.skipped.entry(why).or_insert_with(|| (0, format!("{path:?}")));
+        // Escaped: a name is a stranger's text.
+        let first = || format!("'{}'", path.to_string_lossy().escape_debug());
+        let entry = self.skipped.entry(why).or_insert_with(|| (0, first()));
         entry.0 += 1;
     }
 
@@ -236,7 +238,7 @@ mod tests {
         assert_eq!(mode & 0o7777, FILE_MODE);
         let notes = gathered.notes().join("\n");
         assert!(notes.contains("2 entries were left out, first"), "{notes}");
-        assert!(notes.contains("\"new\\nline\" was left out: a control character"), "{notes}");
+        assert!(notes.contains("'new\\nline' was left out: a control character"), "{notes}");
         assert!(notes.contains("not UTF-8"), "{notes}");
     }
 
@@ -301,10 +303,7 @@ mod tests {
         assert_eq!(fs::read_to_string(into.join("a/file")).unwrap(), "content");
         assert_eq!(fs::read_dir(outer.path()).unwrap().count(), 1);
         let notes = gathered.notes().join("\n");
-        assert!(
-            notes.contains("2 entries were left out, first \"output/../../escape\""),
-            "{notes}"
-        );
+        assert!(notes.contains("2 entries were left out, first 'output/../../escape'"), "{notes}");
         assert!(notes.contains("3 entries were left out"), "{notes}");
     }
 }

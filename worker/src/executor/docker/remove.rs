@@ -18,7 +18,7 @@ use crate::executor::ExecutorError;
 /// Removals at once in a sweep.
 const SWEEP_CONCURRENCY: usize = 8;
 /// How long a whole sweep may take.
-const SWEEP_DEADLINE: Duration = Duration::from_secs(120);
+const SWEEP_DEADLINE: Duration = Duration::from_mins(2);
 /// How often a removal is tried again, with 0.2 to 5 s between.
 const REMOVE_RETRIES_MAX: usize = 6;
 const REMOVE_PAUSE_MIN: Duration = Duration::from_millis(200);

@@ -51,6 +51,14 @@ pub(super) enum Finish {
     EngineLost(String),
 }
 
+/// The end of a wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Waited {
+    pub(super) finish: Finish,
+    /// Whether a connection to the engine broke on the way; others may have, too.
+    pub(super) was_away: bool,
+}
+
 impl Stop {
     pub(super) fn new(
         requests: watch::Receiver<Option<StopRequest>>,
@@ -110,7 +118,7 @@ impl<'a> Waiter<'a> {
         Self { docker, id, limits, stop }
     }
 
-    pub(super) async fn wait(self) -> Finish {
+    pub(super) async fn wait(self) -> Waited {
         let Self { docker, id, limits, stop } = self;
         let timeout = limits.timeout_ms.map(Duration::from_millis);
         let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
@@ -124,7 +132,9 @@ impl<'a> Waiter<'a> {
             };
             let (finish, grace_ms) = tokio::select! {
                 biased;
-                exited = &mut exit => return stopping.finish(exited),
+                (exited, was_away) = &mut exit => {
+                    return Waited { finish: stopping.finish(exited), was_away };
+                }
                 request = stop.requested(), if is_free => {
                     (Finish::Stopped(request), request.grace_ms)
                 }
@@ -194,58 +204,73 @@ fn is_ended(error: &CallError) -> bool {
     matches!(error.status(), Some(404 | 409))
 }
 
-/// Resolves when the container has ended, or cannot be waited for. The container was started, so
-/// the condition `not-running` cannot be met before it ran, and is met at once when it ended.
-async fn until_exit(docker: &Docker, id: &str) -> Finish {
+/// Resolves when the container has ended, or cannot be waited for, and says whether the engine was
+/// away meanwhile. The container was started, so the condition `not-running` cannot be met before
+/// it ran, and is met at once when it ended.
+async fn until_exit(docker: &Docker, id: &str) -> (Finish, bool) {
+    let mut was_away = false;
     loop {
         let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
         let mut answers = std::pin::pin!(docker.wait_container(id, Some(options)));
         let why = match answers.next().await {
             Some(Ok(_) | Err(BollardError::DockerContainerWaitError { .. })) => {
-                return Finish::ByItself;
+                return (Finish::ByItself, was_away);
             }
             Some(Err(error)) => CallError::new("wait for a container", &error).to_string(),
             None => "the engine ended a wait without an answer".to_owned(),
         };
         tracing::debug!("Looking at container {id}: {why}");
-        match look(docker, id, why).await {
+        was_away = true;
+        let finish = match look(docker, id).await {
             // An engine that kept it running did not end it.
-            Look::Running => {}
-            Look::Ended => return Finish::EngineFailed,
-            Look::Gone => return Finish::Gone,
-            Look::Lost(why) => return Finish::EngineLost(why),
-        }
+            Look::Running => continue,
+            Look::Ended { after_outage: true } => Finish::EngineFailed,
+            Look::Ended { after_outage: false } => Finish::ByItself,
+            Look::Gone => Finish::Gone,
+            Look::Lost(why) => Finish::EngineLost(why),
+        };
+        return (finish, was_away);
     }
 }
 
 enum Look {
     Running,
-    Ended,
+    /// An engine that answers at once was not restarted; only a connection broke.
+    Ended {
+        after_outage: bool,
+    },
     Gone,
     Lost(String),
 }
 
 /// Asks until the engine answers, for about a minute and a half.
-async fn look(docker: &Docker, id: &str, mut why: String) -> Look {
-    let pauses = ExponentialBuilder::default()
+async fn look(docker: &Docker, id: &str) -> Look {
+    let mut pauses = ExponentialBuilder::default()
         .with_min_delay(ENGINE_PAUSE_MIN)
         .with_max_delay(ENGINE_PAUSE_MAX)
         .with_max_times(ENGINE_RETRIES_MAX)
         .with_jitter()
         .build();
-    for pause in pauses {
-        tokio::time::sleep(pause).await;
+    let mut after_outage = false;
+    loop {
         let inspected = docker.inspect_container(id, None);
         match call("inspect a container", READ_DEADLINE, inspected).await {
             Ok(inspected) => {
                 let running = inspected.state.and_then(|state| state.running);
-                return if running == Some(true) { Look::Running } else { Look::Ended };
+                let is_running = running == Some(true);
+                return if is_running { Look::Running } else { Look::Ended { after_outage } };
             }
             Err(error) if error.is_not_found() => return Look::Gone,
-            Err(error) => why = error.to_string(),
+            Err(error) => {
+                let Some(pause) = pauses.next() else {
+                    let words = format!("the engine stayed away while the task ran: {error}");
+                    return Look::Lost(words);
+                };
+                tokio::time::sleep(pause).await;
+            }
         }
+        after_outage = true;
     }
-    Look::Lost(format!("the engine stayed away while the task ran: {why}"))
 }
 
 #[cfg(test)]
