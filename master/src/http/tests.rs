@@ -434,6 +434,30 @@ async fn a_followed_log_goes_over_to_the_next_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_lost_attempt_left_is_there_after_a_cancel_between_two_tries() {
+    let world = World::start();
+    world.submit(json!({ "image": "busybox", "retries": 1 })).await;
+    let session = world.worker("worker-1").await;
+    world.log("task-1-a1", LogStream::Stdout, b"first");
+    world.files.append_note("task-1-a1".parse().unwrap(), Timestamp(6), "image pulled").unwrap();
+    world.report("worker-1", session, "task-1-a1", ended(1)).await;
+    let (status, answer) = world.post("/tasks/1/cancel", "").await;
+    assert_eq!((status, &answer["cancelled"]), (200, &json!(1)), "{answer}");
+    for path in ["/tasks/1/logs", "/tasks/1/logs?attempt=1&follow=true"] {
+        let (_, text) = world.get_text(path).await;
+        let got = lines(&text);
+        assert_eq!((&got[0]["text"], &got[1]["status"]), (&json!("first"), &json!("cancelled")));
+    }
+    let (_, task) = world.get("/tasks/1").await;
+    assert_eq!(task["notes"], json!([{ "at_ms": 6, "text": "image pulled" }]));
+    assert_eq!(
+        (&task["attempts"][0]["state"], &task["attempts"][1]),
+        (&json!("lost"), &Value::Null)
+    );
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn output_files_are_listed_and_given_and_nothing_else_is() {
     let world = World::start();
     world.submit(json!({ "image": "busybox" })).await;
