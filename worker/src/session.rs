@@ -152,7 +152,10 @@ impl SessionLoop {
         let mut shutdown = std::pin::pin!(shutdown);
         loop {
             tokio::select! {
-                () = &mut shutdown => return Ok(()),
+                () = &mut shutdown => {
+                    tracing::info!("Shutting down worker...");
+                    return Ok(());
+                }
                 result = self.turn() => result?,
             }
         }
@@ -218,6 +221,7 @@ impl SessionLoop {
     }
 
     fn on_link_error(&mut self, error: LinkError) -> Result<(), WorkerError> {
+        let was_open = matches!(self.connection, Connection::Open(_));
         let pause = uplink::next_pause(&mut self.pauses);
         self.connection = Connection::Waiting(Box::pin(tokio::time::sleep(pause)));
         match error {
@@ -236,9 +240,13 @@ impl SessionLoop {
             let (master, why) = (master.clone(), error.to_string());
             return Err(WorkerError::Register { master, why });
         }
-        let what = if self.greeted { "reconnect to" } else { "register with" };
+        let what = match (was_open, self.greeted) {
+            (true, _) => "Lost the session with",
+            (false, true) => "Failed to reconnect to",
+            (false, false) => "Failed to register with",
+        };
         let seconds = pause.as_secs_f32();
-        tracing::warn!("Failed to {what} master at {master}: {error}. Next try in {seconds:.1} s");
+        tracing::warn!("{what} master at {master}: {error}. Next try in {seconds:.1} s");
         Ok(())
     }
 
@@ -289,7 +297,7 @@ impl SessionLoop {
         let RunEvent { attempt, what } = event;
         match what {
             RunWhat::Note(at, text) => {
-                tracing::info!("[{}] {text}", name(attempt));
+                tracing::debug!("[{}] {text}", name(attempt));
                 if self.notes.len() == NOTES_LEN_MAX {
                     self.notes.pop_front();
                 }
@@ -366,7 +374,6 @@ impl SessionLoop {
 
     /// Stops what runs, says goodbye and leaves nothing behind.
     async fn close(mut self) {
-        tracing::info!("Shutting down worker...");
         self.context.tracker.close();
         self.step(Input::ShutDown);
         self.context.live.stop_all(Cause::WorkerLost);

@@ -111,7 +111,7 @@ impl Unary {
         let say = async {
             while let Some(progress) = progress.recv().await {
                 if let Progress::Note(text) = progress {
-                    tracing::info!("[{task_id}] {text}");
+                    tracing::debug!("[{task_id}] {text}");
                 }
             }
         };
