@@ -85,8 +85,8 @@ pub enum WorkerError {
     },
     /// Another process registered under the same id.
     #[error(
-        "another process has taken the id {id}: {message}. Two workers need two ids: start this one \
-         with another --id"
+        "another process has taken the id {id}: {message}. Two workers need two ids: start this \
+         one with another --id"
     )]
     Superseded {
         /// The id.
@@ -118,7 +118,10 @@ pub enum WorkerError {
         source: io::Error,
     },
     /// Something else listens on the port.
-    #[error("port {} is in use: end what listens there, or choose another with --port", address.port())]
+    #[error(
+        "port {} is in use: end what listens there, or choose another with --port",
+        address.port()
+    )]
     PortInUse {
         /// Where this worker wanted to listen.
         address: SocketAddr,
