@@ -19,9 +19,9 @@ mod readers;
 mod run;
 mod usage;
 
+pub use cloudai_scheduler::PolicyKind;
 pub use config::MasterConfig;
 pub use files::TaskFiles;
-pub use http::backend;
 pub use heart::{Change, HeartError, HeartHandle, StartError};
 pub use readers::Readers;
 pub use run::{Master, MasterError};

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloudai_api::{LogEnd, OutcomeView, SubmitResponse, TaskStatus};
+use cloudai_api::{AttemptState, LogEnd, OutcomeView, SubmitResponse, TaskDetail, TaskStatus};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::follow::{Follower, Heard, Printer};
@@ -75,6 +75,8 @@ struct Watch {
     /// Whether anything was written yet; from then on the output speaks for itself.
     written: bool,
     explained: bool,
+    /// How many lost attempts were told.
+    losses_told: usize,
     wish: Wish,
 }
 
@@ -102,6 +104,7 @@ impl Watch {
             since: Instant::now(),
             written: false,
             explained: false,
+            losses_told: 0,
             wish: Wish::Watch,
         }
     }
@@ -153,6 +156,7 @@ impl Watch {
         let note = detail.notes.last().map(|note| harmless(&note.text)).unwrap_or_default();
         let status = detail.summary.status;
         self.spinner.set_message(format!("{}: {status} {note}", self.task));
+        self.tell_losses(session, &detail);
         let late = self.since.elapsed() >= EXPLAIN_AFTER && status == TaskStatus::Queued;
         if late
             && !self.explained
@@ -160,6 +164,23 @@ impl Watch {
         {
             self.explained = true;
             let text = format!("{} waits: {}", self.task, harmless(&why.summary));
+            self.spinner.suspend(|| session.screen.message(text));
+        }
+    }
+
+    /// Says once of each attempt that was lost why the task is tried again.
+    fn tell_losses(&mut self, session: &mut Session, detail: &TaskDetail) {
+        let lost = detail.attempts.iter().filter(|attempt| attempt.state == AttemptState::Lost);
+        for attempt in lost.skip(self.losses_told) {
+            let why = attempt.outcome.as_ref().map(|outcome| harmless(&outcome.message));
+            let text = format!(
+                "attempt {} of {} on {} was lost: {}; it is tried again",
+                attempt.attempt,
+                self.task,
+                attempt.worker,
+                why.filter(|why| !why.is_empty()).unwrap_or_else(|| "its worker is gone".into()),
+            );
+            self.losses_told += 1;
             self.spinner.suspend(|| session.screen.message(text));
         }
     }

@@ -229,7 +229,7 @@ fn sections(task: &TaskDetail) -> String {
     if task.attempts.len() > 1 {
         text.push_str("Attempts:\n");
         for attempt in &task.attempts {
-            let end = attempt.outcome.as_ref().map(show_cause).unwrap_or_default();
+            let end = attempt.outcome.as_ref().map(show_end).unwrap_or_default();
             let line = format!(
                 "  {} on {}: {} {end}",
                 attempt.attempt,
@@ -252,6 +252,14 @@ fn sections(task: &TaskDetail) -> String {
         }
     }
     text
+}
+
+/// The cause of an attempt's end, with what was said of it.
+fn show_end(outcome: &OutcomeView) -> String {
+    if outcome.message.is_empty() {
+        return show_cause(outcome);
+    }
+    format!("{} ({})", show_cause(outcome), outcome.message)
 }
 
 /// A moment in UTC: `2026-11-23 12:00:00.5Z`.

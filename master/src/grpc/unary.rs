@@ -59,13 +59,12 @@ pub(super) async fn heartbeat(
     let (session, sequence) = (None, 0);
     let command =
         Command::Report { worker: worker.clone(), session, sequence, changes: Vec::new(), full };
-    match services.heart.command(command).await.map_err(|error| heart_status(&error))? {
-        Answer::Rejected(rejection) => Err(Status::not_found(rejection.to_string())),
-        _ => {
-            services.usage.set(&worker, heartbeat.usage);
-            Ok(cluster::HeartbeatAck { success: true })
-        }
+    let answer = services.heart.command(command).await;
+    if let Answer::Rejected(rejection) = answer.map_err(|error| heart_status(&error))? {
+        return Err(Status::not_found(rejection.to_string()));
     }
+    services.usage.set(&worker, heartbeat.usage);
+    Ok(cluster::HeartbeatAck { success: true })
 }
 
 pub(super) async fn completion(

@@ -161,7 +161,8 @@ pub(super) async fn explain(
     let view = app.heart.view().await?;
     let record = read_task(&app, task).await?;
     let live = live.as_ref().map(|live| (live, view.as_ref()));
-    Ok(Json(convert::explanation(&record, live)))
+    let lost = app.readers.read(move |reader| reader.attempts(task)).await?;
+    Ok(Json(convert::explanation(&record, live, lost.last())))
 }
 
 /// Cancels a task. One that a worker holds ends when its container is gone.

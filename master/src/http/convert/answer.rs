@@ -293,6 +293,7 @@ pub(in super::super) fn queue_view(view: &ClusterView) -> QueueView {
 pub(in super::super) fn explanation(
     record: &TaskRecord,
     live: Option<(&core::Explanation, &ClusterView)>,
+    last_lost: Option<&LostAttempt>,
 ) -> Explanation {
     let mut made = Explanation {
         task: record.id.to_string(),
@@ -302,7 +303,7 @@ pub(in super::super) fn explanation(
         position: None,
     };
     let Some((live, view)) = live else { return made };
-    made.summary = live.wait.to_string();
+    made.summary = format!("{}{}", live.wait, last_lost.map(loss_in_words).unwrap_or_default());
     if let core::Wait::Held { running, .. } = &live.wait {
         // The core is what knows now; the record was read a moment before.
         made.status = if *running { api::TaskStatus::Running } else { api::TaskStatus::Assigned };
@@ -321,6 +322,12 @@ pub(in super::super) fn explanation(
     let before = view.waiting.iter().position(|waiting| *waiting.shape == shape);
     made.position = before.map(|count| count as u64);
     made
+}
+
+/// What became of the attempt before, for a task that is tried again.
+fn loss_in_words(lost: &LostAttempt) -> String {
+    let message = if lost.message.is_empty() { "no more is known" } else { &lost.message };
+    format!("; attempt {} on {} was lost: {message}", lost.no.0, lost.hold.worker)
 }
 
 /// The end of a task as a sentence.
