@@ -10,7 +10,7 @@
 //! | the task's | `run`, `wait`: its process ended with this code |
 //! | 2 | the command line makes no sense; nothing was done |
 //! | 124 | `run`, `wait`: the task, or the wait itself, ran out of time |
-//! | 125 | CloudAI could not do it: master not reached, request refused, image, engine or worker lost |
+//! | 125 | CloudAI could not do it: no master, refused, image, engine or worker lost |
 //! | 130 | Ctrl-C; a task that was submitted goes on, or was cancelled, as was said then |
 //! | 137 | `run`, `wait`: the task used more memory than it asked for and was killed |
 //! | 143 | `run`, `wait`: the task was cancelled |

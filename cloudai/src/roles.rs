@@ -21,6 +21,11 @@ use tokio_util::sync::CancellationToken;
 /// How long a prompt may take to give the terminal back.
 const PROMPT_END_MAX: Duration = Duration::from_secs(1);
 
+/// What a master says when a signal stops it; the prompt's `exit` says it by itself.
+const GOODBYE: &str = "Shutting down master...";
+/// How long a scheduling agent may keep a task from the built-in policy.
+const AGENT_DEADLINE_MS: u64 = 10_000;
+
 /// What the parts of a role tell each other.
 #[derive(Clone, Default)]
 struct Role {
@@ -32,7 +37,7 @@ struct Role {
 
 impl Role {
     /// Starts log and runtime, and listens to signals.
-    fn start(&self, log_level: &str) -> Result<Runtime, Failure> {
+    fn start(&self, log_level: &str, goodbye: Option<&'static str>) -> Result<Runtime, Failure> {
         crate::logging::start(log_level, &self.printer)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -41,7 +46,7 @@ impl Role {
         let (interrupts, prompt) = (self.interrupts.clone(), self.prompt.clone());
         let shutdown = self.shutdown.clone();
         let inside = runtime.enter();
-        let listening = crate::signals::stop_role(interrupts, prompt, shutdown);
+        let listening = crate::signals::stop_role(interrupts, prompt, shutdown, goodbye);
         drop(inside);
         listening.map(|()| runtime)
     }
@@ -50,7 +55,7 @@ impl Role {
 /// `cloudai master`.
 pub(crate) fn master(settings: &MasterSettings, user: Option<String>) -> Result<u8, Failure> {
     let role = Role::default();
-    let runtime = role.start(&settings.log_level)?;
+    let runtime = role.start(&settings.log_level, Some(GOODBYE))?;
     warn_of_strangers(settings);
     runtime.block_on(async {
         let master = start_master(settings, role.shutdown.clone()).await?;
@@ -69,7 +74,7 @@ pub(crate) fn master(settings: &MasterSettings, user: Option<String>) -> Result<
 pub(crate) fn worker(settings: &WorkerSettings) -> Result<u8, Failure> {
     let config = worker_config(settings)?;
     let role = Role::default();
-    let runtime = role.start(&settings.log_level)?;
+    let runtime = role.start(&settings.log_level, None)?;
     let ended = runtime.block_on(cloudai_worker::run(config, role.shutdown.cancelled_owned()));
     ended.map(|()| exit::OK).map_err(|error| failure(&error))
 }
@@ -78,7 +83,7 @@ pub(crate) fn worker(settings: &WorkerSettings) -> Result<u8, Failure> {
 pub(crate) fn up(settings: &UpSettings) -> Result<u8, Failure> {
     let mut config = worker_config(&settings.worker)?;
     let role = Role::default();
-    let runtime = role.start(&settings.master.log_level)?;
+    let runtime = role.start(&settings.master.log_level, Some(GOODBYE))?;
     warn_of_strangers(&settings.master);
     runtime.block_on(async {
         // The master stops after the worker, so that it still hears what the worker ran.
@@ -154,7 +159,7 @@ async fn start_master(
         http_addr: SocketAddr::new(settings.bind, settings.http_port),
         data_dir: settings.data_dir.clone(),
         policy,
-        agent_deadline_ms: None,
+        agent_deadline_ms: Some(AGENT_DEADLINE_MS),
         host_names: settings.bind.is_loopback().then(Vec::new),
     };
     Master::start(config, shutdown).await.map_err(|error| failure(&error))

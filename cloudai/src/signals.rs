@@ -29,11 +29,12 @@ pub(crate) fn end_client(interrupts: Interrupts) -> Result<(), Failure> {
 }
 
 /// For a role: SIGTERM, a lost terminal and a Ctrl-C that nobody waits for stop it in good order;
-/// a second one ends it at once.
+/// a second one ends it at once. `goodbye` is said when the role does not say it itself.
 pub(crate) fn stop_role(
     interrupts: Interrupts,
     prompt: ReplStop,
     shutdown: CancellationToken,
+    goodbye: Option<&'static str>,
 ) -> Result<(), Failure> {
     let mut ctrl_c = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
@@ -48,6 +49,9 @@ pub(crate) fn stop_role(
             if shutdown.is_cancelled() {
                 tracing::warn!("Ended at once; what ran is taken up again at the next start");
                 std::process::exit(exit::INTERRUPTED.into());
+            }
+            if let Some(goodbye) = goodbye {
+                tracing::info!("{goodbye}");
             }
             prompt.stop();
             shutdown.cancel();

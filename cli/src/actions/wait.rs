@@ -98,7 +98,8 @@ fn wait_task(
                 let message = harmless(&outcome.message);
                 let more = if message.is_empty() { message } else { format!(": {message}") };
                 let status = detail.summary.status;
-                session.screen.line(format!("{task} {status} ({cause}){more}"))?;
+                let why = if cause == status.name() { more } else { format!(" ({cause}){more}") };
+                session.screen.line(format!("{task} {status}{why}"))?;
             }
             Ok(exit::of_outcome(&outcome))
         }

@@ -98,3 +98,6 @@ pub enum Command {
         dir: Option<PathBuf>,
     },
 }
+
+#[cfg(test)]
+mod tests;

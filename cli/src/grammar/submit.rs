@@ -25,10 +25,10 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Needs")]
     pub cpus: Option<Count>,
     /// Memory with its unit, for example 2GiB [default: 512MiB]
-    #[arg(short, long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Needs")]
+    #[arg(short, long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Needs")]
     pub memory: Option<ByteSize>,
     /// Storage with its unit, for example 10GiB [default: 1GiB]
-    #[arg(long, value_name = "SIZE", allow_negative_numbers = true, help_heading = "Needs")]
+    #[arg(long, value_name = "SIZE", allow_hyphen_values = true, help_heading = "Needs")]
     pub storage: Option<ByteSize>,
     /// GPUs [default: none]
     #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Needs")]
@@ -46,7 +46,7 @@ pub struct SubmitArgs {
     )]
     pub pids_limit: Option<u32>,
     /// Stop an attempt that runs longer, for example 90s, 5m or 2h
-    #[arg(long, value_name = "TIME", allow_negative_numbers = true, help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Limits")]
     pub timeout: Option<Span>,
     /// Time between SIGTERM and SIGKILL [default: 10s]
     #[arg(long, value_name = "TIME", help_heading = "Limits")]

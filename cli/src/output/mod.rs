@@ -7,7 +7,10 @@ mod json;
 mod table;
 mod view;
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
+
+use anstream::{AutoStream, ColorChoice};
 
 pub use json::write_json;
 pub use table::Table;
@@ -19,12 +22,15 @@ pub use view::{
 
 use crate::failure::Failure;
 
-/// The two sides of a terminal, or of whatever stands in for it.
+/// The two sides of a terminal, or of whatever stands in for it. What is written to a side itself
+/// arrives byte for byte: the output of a task may be anything.
 pub struct Screen {
     /// Data.
     pub out: Box<dyn Write + Send>,
     /// Messages and progress.
     pub err: Box<dyn Write + Send>,
+    /// Whether our own words may be coloured.
+    pub colour: bool,
     /// Whether moving progress may be shown on the standard error.
     pub progress: bool,
     /// Whether a person can be asked: input and messages are a terminal.
@@ -32,12 +38,13 @@ pub struct Screen {
 }
 
 impl Screen {
-    /// Standard output and error. Colours are dropped where they do not belong.
+    /// Standard output and error.
     pub fn standard() -> Self {
         let terminal = io::stderr().is_terminal();
         Self {
-            out: Box::new(anstream::stdout()),
-            err: Box::new(anstream::stderr()),
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stderr()),
+            colour: AutoStream::choice(&io::stderr()) != ColorChoice::Never,
             progress: terminal,
             ask: terminal && io::stdin().is_terminal(),
         }
@@ -46,8 +53,9 @@ impl Screen {
     /// Everything to standard output, as a dialogue.
     pub fn dialogue() -> Self {
         Self {
-            out: Box::new(anstream::stdout()),
-            err: Box::new(anstream::stdout()),
+            out: Box::new(io::stdout()),
+            err: Box::new(io::stdout()),
+            colour: AutoStream::choice(&io::stdout()) != ColorChoice::Never,
             progress: false,
             ask: false,
         }
@@ -55,14 +63,24 @@ impl Screen {
 
     /// A line of data.
     pub fn line(&mut self, text: impl AsRef<str>) -> Result<(), Failure> {
-        writeln!(self.out, "{}", text.as_ref())?;
+        let text = self.styled(text.as_ref());
+        writeln!(self.out, "{text}")?;
         Ok(self.out.flush()?)
     }
 
     /// A message. Messages are never worth failing for.
     pub fn message(&mut self, text: impl AsRef<str>) {
-        let _ = writeln!(self.err, "{}", text.as_ref());
+        let text = self.styled(text.as_ref());
+        let _ = writeln!(self.err, "{text}");
         let _ = self.err.flush();
+    }
+
+    /// The text without its colours, where they do not belong.
+    fn styled<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        if self.colour {
+            return Cow::Borrowed(text);
+        }
+        Cow::Owned(anstream::adapter::strip_str(text).to_string())
     }
 
     /// An error with what to do about it.

@@ -299,7 +299,7 @@ pub fn show_job(job: &JobView, now_ms: u64) -> String {
 /// Why a task is where it is.
 pub fn show_explanation(explanation: &Explanation) -> String {
     let mut text = format!(
-        "{} is {}: {}",
+        "{} ({}): {}",
         explanation.task,
         explanation.status,
         harmless(&explanation.summary)

@@ -84,7 +84,7 @@ fn dialogue(script: &str, answers: &[(&'static str, u16, &'static str)]) -> (Str
     let plain = || -> Box<dyn Write + Send> { Box::new(Plain(shown.clone())) };
     let mut session = Session {
         client: Client::new(backend.clone()),
-        screen: Screen { out: plain(), err: plain(), progress: false, ask: false },
+        screen: Screen { out: plain(), err: plain(), colour: false, progress: false, ask: false },
         json: false,
         user: Some("ada".to_owned()),
         interrupts: Interrupts::default(),
@@ -162,7 +162,8 @@ fn an_empty_cluster_is_described_in_words() {
 #[test]
 fn a_task_goes_to_its_worker() {
     let (text, asked) = dialogue(
-        "task worker-1 busybox -name x -cpu_cores 1.5 -mem 2 -storage=0.5 -gpu_cores 0 -- echo 'a b'",
+        "task worker-1 busybox -name x -cpu_cores 1.5 -mem 2 -storage=0.5 -gpu_cores 0 \
+         -- echo 'a b'",
         &[
             ("GET /api/v1/workers/worker-1", 200, WORKER),
             (
@@ -402,6 +403,7 @@ fn ctrl_c_twice_stops_and_the_end_of_input_does_not() {
         screen: Screen {
             out: Box::new(Shown::default()),
             err: Box::new(Shown::default()),
+            colour: false,
             progress: false,
             ask: false,
         },
