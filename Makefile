@@ -23,7 +23,7 @@ sample-task: ## Build the sample task's image
 	@scripts/with-docker.sh scripts/sample-image.sh
 
 run: ## Run a master and a local worker in this terminal, with the prompt master>
-	@scripts/with-docker.sh cargo run --release --locked --package cloudai -- up
+	@scripts/with-docker.sh cargo run --release --locked --package cloudai -- up --repl
 
 test: ## Run every test; what is missing is installed, an engine is started and ended
 	@scripts/with-docker.sh scripts/test.sh
@@ -31,7 +31,7 @@ test: ## Run every test; what is missing is installed, an engine is started and 
 lint: ## Check format, clippy, generated code and the rules of the house
 	@scripts/lint.sh
 
-bench: ## Measure: overhead over bare Docker, tasks per second, memory, restart
+bench: ## Measure: overhead over bare Docker, tasks per second, latency, restart
 	@scripts/with-docker.sh scripts/bench.sh
 
 install: ## Install cloudai, master-node and worker-node (PREFIX=/usr/local)

@@ -138,20 +138,20 @@ run_sample() {
 
 say_how_to_go_on() {
     local short="${cloudai#"$ROOT"/}"
-    cat >&2 <<END
-
-CloudAI runs in the background: master at $CLOUDAI_URL, data in $data.
-
-  $short run cloudai/sample-task           the same task again, by hand
-  $short run IMAGE COMMAND...              any image that this machine has or can pull
-  $short tasks                             what ran and what runs
-  $short workers                           the machines
-  $short --help                            everything else
-  ./launch.sh --stop                                   stop it; nothing that was accepted is lost
-END
-    if [ -n "${CLOUDAI_HTTP_PORT:-}" ]; then
-        printf '\nIn other terminals: export CLOUDAI_URL=%s\n' "$CLOUDAI_URL" >&2
-    fi
+    line() { printf '  %-52s %s\n' "$1" "$2"; }
+    {
+        printf '\nCloudAI runs in the background: master at %s, data in %s.\n\n' \
+            "$CLOUDAI_URL" "$data"
+        line "$short run cloudai/sample-task" 'the same task again, by hand'
+        line "$short run IMAGE COMMAND..." 'any image that is here or can be pulled'
+        line "$short tasks" 'what ran and what runs'
+        line "$short workers" 'the machines'
+        line "$short --help" 'everything else'
+        line './launch.sh --stop' 'stop it; nothing that was accepted is lost'
+        if [ -n "${CLOUDAI_HTTP_PORT:-}" ]; then
+            printf '\nIn other terminals: export CLOUDAI_URL=%s\n' "$CLOUDAI_URL"
+        fi
+    } >&2
 }
 
 stop() {

@@ -9,6 +9,8 @@ pub(super) struct Source {
     pub(super) code: String,
     /// Comments.
     pub(super) comments: String,
+    /// For each line whether it lies within a literal: data, such as an expected output.
+    data: Vec<bool>,
 }
 
 /// A function with a body.
@@ -17,7 +19,7 @@ pub(super) struct Function {
     pub(super) name: String,
     /// Where it begins, from 1.
     pub(super) line: usize,
-    /// From `fn` to its last bracket.
+    /// From `fn` to its last bracket, without lines of data.
     pub(super) lines: usize,
 }
 
@@ -32,7 +34,7 @@ impl Source {
     /// Takes a source apart.
     pub(super) fn parse(text: &str) -> Self {
         let signs: Vec<char> = text.chars().collect();
-        let mut source = Self { code: String::new(), comments: String::new() };
+        let mut source = Self { code: String::new(), comments: String::new(), data: Vec::new() };
         let mut at = 0;
         while at < signs.len() {
             let (part, end) = next_part(&signs, at);
@@ -44,7 +46,19 @@ impl Source {
             }
             at = end;
         }
+        let lines = source.code.lines().zip(source.comments.lines()).zip(text.lines());
+        source.data = lines
+            .map(|((code, comment), line)| {
+                let is_blank = |text: &str| text.trim().is_empty();
+                is_blank(code) && is_blank(comment) && !is_blank(line)
+            })
+            .collect();
         source
+    }
+
+    /// Whether a line, counted from 1, lies within a literal.
+    pub(super) fn is_data(&self, line: usize) -> bool {
+        self.data.get(line - 1).copied().unwrap_or(false)
     }
 
     /// Every function with a body, nested ones too.
@@ -55,8 +69,10 @@ impl Source {
         while at < signs.len() {
             let end = word_end(&signs, at);
             if signs[at..end].iter().collect::<String>() == "fn"
-                && let Some(function) = function(&signs, at, end)
+                && let Some(mut function) = function(&signs, at, end)
             {
+                let lines = function.line..function.line + function.lines;
+                function.lines -= lines.filter(|&line| self.is_data(line)).count();
                 functions.push(function);
             }
             at = end.max(at + 1);
