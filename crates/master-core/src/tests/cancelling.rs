@@ -1,3 +1,5 @@
+//! What a cancel does to tasks that wait, that run and that have ended.
+
 use cloudai_model::{Cause, JobId};
 
 use super::world::{World, array, ended, spec, started};

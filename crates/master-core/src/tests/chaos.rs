@@ -122,10 +122,16 @@ fn heal(world: &mut World) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..Default::default()
+    })]
 
     #[test]
-    fn nothing_breaks_the_facts_and_everything_ends(steps in prop::collection::vec(moves(), 1..60)) {
+    fn nothing_breaks_the_facts_and_everything_ends(
+        steps in prop::collection::vec(moves(), 1..60),
+    ) {
         let mut world = World::new();
         for step in steps {
             play(&mut world, &step);

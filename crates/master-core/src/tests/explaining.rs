@@ -1,3 +1,5 @@
+//! What is said of a task that waits: each worker with the first need that does not fit.
+
 use cloudai_model::{Cause, JobShape};
 
 use super::world::{World, array, ended, spec, started};

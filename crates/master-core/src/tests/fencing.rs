@@ -1,3 +1,5 @@
+//! Reports that are not of the current attempt, worker and session change nothing.
+
 use cloudai_model::{Cause, Session};
 
 use super::world::{World, accepted, ended, started, worker};

@@ -1,3 +1,5 @@
+//! Leases, silence and loss: when a worker is given up, and what becomes of its tasks.
+
 use cloudai_model::{Cause, RetryPolicy};
 
 use super::world::{World, accepted, ended, spec, started, worker};

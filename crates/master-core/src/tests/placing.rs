@@ -1,3 +1,5 @@
+//! Placements: what a policy or an agent proposes, and what the core takes of it.
+
 use cloudai_model::{Cause, JobShape};
 
 use super::world::{World, array, ended, spec, started, worker};

@@ -1,3 +1,5 @@
+//! Which ends are tried again, how often, and that a loss does not use up the user's retries.
+
 use cloudai_model::{Cause, JobShape};
 
 use super::world::{World, ended, spec};

@@ -1,3 +1,5 @@
+//! What a submit makes true, and that the same request id makes it once.
+
 use cloudai_model::{JobId, JobShape};
 
 use super::world::{World, array, spec, worker};

@@ -223,7 +223,7 @@ fn bounds_storage(info: &SystemInfo, mounts: &str) -> bool {
             let status = info.driver_status.iter().flatten();
             let is_xfs = status
                 .into_iter()
-                .any(|pair| matches!(pair.as_slice(), [key, value] if key == "Backing Filesystem" && value == "xfs"));
+                .any(|pair| pair.as_slice() == ["Backing Filesystem", "xfs"]);
             let root = info.docker_root_dir.as_deref().unwrap_or("/var/lib/docker");
             is_xfs && has_project_quota(mounts, Path::new(root))
         }
