@@ -221,9 +221,8 @@ fn bounds_storage(info: &SystemInfo, mounts: &str) -> bool {
         Some("btrfs" | "zfs" | "devicemapper" | "windowsfilter") => true,
         Some("overlay2") => {
             let status = info.driver_status.iter().flatten();
-            let is_xfs = status
-                .into_iter()
-                .any(|pair| pair.as_slice() == ["Backing Filesystem", "xfs"]);
+            let is_xfs =
+                status.into_iter().any(|pair| pair.as_slice() == ["Backing Filesystem", "xfs"]);
             let root = info.docker_root_dir.as_deref().unwrap_or("/var/lib/docker");
             is_xfs && has_project_quota(mounts, Path::new(root))
         }
