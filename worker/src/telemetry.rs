@@ -157,12 +157,12 @@ pub(crate) struct Telemetry {
 impl Telemetry {
     /// Starts the measuring thread.
     pub(crate) fn start(mut system: System, data_dir: &Path, gpus: Gpus) -> io::Result<Self> {
-        let (sender, usage) = watch::channel(Usage::default());
         let (stop, stopped) = mpsc::channel::<()>();
         let (data_dir, gpu_bp) = (data_dir.to_owned(), Arc::clone(&gpus.usage_bp));
+        // Processor use is a difference: the first look only sets its beginning. The rest is true
+        // from the first heartbeat on.
+        let (sender, usage) = watch::channel(measure(&mut system, &data_dir, &gpu_bp));
         thread::Builder::new().name("telemetry".into()).spawn(move || {
-            // Processor use is a difference: the first look only sets its beginning.
-            system.refresh_cpu_usage();
             let mut pause = sysinfo::MINIMUM_CPU_UPDATE_INTERVAL;
             while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
                 sender.send_replace(measure(&mut system, &data_dir, &gpu_bp));
