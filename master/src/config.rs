@@ -16,9 +16,9 @@ pub struct MasterConfig {
     pub data_dir: PathBuf,
     /// Which built-in policy plans.
     pub policy: PolicyKind,
-    /// While an external agent was heard within this time, in milliseconds, the built-in policy
-    /// leaves planning to it. `None`: the policy always plans, and an agent's proposals are taken
-    /// beside it.
+    /// How long an external agent that calls may keep a waiting task from the built-in policy, in
+    /// milliseconds; then the policy plans. `None`: the policy always plans at once, and an agent's
+    /// proposals are taken beside it.
     pub agent_deadline_ms: Option<u64>,
     /// Names besides `localhost` and addresses under which clients may call the HTTP API; `None`
     /// when every name will do, because the API is not bound to loopback.

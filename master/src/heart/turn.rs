@@ -122,8 +122,8 @@ impl Heart {
                     }
                     return;
                 }
-                if let (Command::Propose(_), Some(ms)) = (&command, self.agent_deadline_ms) {
-                    self.agent_until = Some(now.mono.plus_ms(ms));
+                if matches!(command, Command::Propose(_)) {
+                    self.leave_to_agent(now);
                 }
                 self.last_token += 1;
                 let token = Token(self.last_token);
@@ -133,9 +133,7 @@ impl Heart {
             Message::View(reply) => waiters.views.push(reply),
             Message::Stop => waiters.stop = true,
             Message::Pending(..) => {
-                if let Some(ms) = self.agent_deadline_ms {
-                    self.agent_until = Some(now.mono.plus_ms(ms));
-                }
+                self.leave_to_agent(now);
                 waiters.questions.push(message);
             }
             Message::Explain(..) => waiters.questions.push(message),
@@ -150,6 +148,15 @@ impl Heart {
             submission.known = self.store.find_request(request)?;
         }
         Ok(())
+    }
+
+    /// An agent is there: planning is left to it until its deadline. While a task waits nothing
+    /// moves the deadline, so that no agent keeps a task from the policy for longer.
+    fn leave_to_agent(&mut self, now: Now) {
+        let Some(ms) = self.agent_deadline_ms else { return };
+        if self.agent_until.is_none() || self.core.pending(1).is_empty() {
+            self.agent_until = Some(now.mono.plus_ms(ms));
+        }
     }
 
     /// At most one plan a turn, and only when something changed that it might use.
