@@ -106,7 +106,11 @@ fn converse(session: &mut Session, next: &mut dyn FnMut() -> Line) -> ReplEnd {
             Line::Interrupt if again => return goodbye(session),
             Line::Interrupt => session.screen.message("Ctrl-C again, or 'exit', stops the master"),
             Line::End => return ReplEnd::EndOfInput,
-            Line::Stopped => return ReplEnd::Stopped,
+            Line::Stopped => {
+                // A log line of the same words may still wait for the prompt that just ended.
+                session.screen.message(GOODBYE);
+                return ReplEnd::Stopped;
+            }
         }
     }
 }
