@@ -23,8 +23,8 @@ mod run;
 mod session;
 mod telemetry;
 mod unary;
-mod upload;
 mod uplink;
+mod upload;
 
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
