@@ -24,7 +24,7 @@ pub use web::Answer;
 use std::time::{Duration, Instant};
 
 /// How long a state is waited for before the test fails. Far above what any of them takes.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Pause between two looks at a state that cannot be waited for otherwise.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

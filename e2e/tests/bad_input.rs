@@ -125,7 +125,7 @@ async fn a_worker_that_makes_no_sense_is_refused_by_name() {
 fn a_task_larger_than_every_worker_waits_and_says_why() {
     let cluster = Cluster::start();
     let lonely = cluster.submit(&["--cpus", "1", BUSYBOX]);
-    cluster.cli(&["explain", &lonely]).check(0, &["task-1 is queued: no workers registered yet"]);
+    cluster.cli(&["explain", &lonely]).check(0, &["task-1 (queued): no workers registered yet"]);
     let _one = cluster.worker("worker-1", &["--cpus", "1", "--memory", "1GiB"]);
     let _two = cluster.worker("worker-2", &["--cpus", "8", "--memory", "1GiB"]);
     cluster.wait_success(&lonely);
@@ -133,9 +133,9 @@ fn a_task_larger_than_every_worker_waits_and_says_why() {
     cluster.cli(&["explain", &large]).check(
         0,
         &[
-            "task-2 is queued",
+            "task-2 (queued): ",
             "worker-1: wants 4 cores, 1 in all",
-            "worker-2: wants 2 GiB memory, 1 in all",
+            "worker-2: wants 2 GiB memory, 1 GiB in all",
         ],
     );
     cluster.cli(&["queue"]).check(0, &["Waiting tasks: 1", "task-2"]);
