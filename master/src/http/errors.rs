@@ -2,7 +2,7 @@
 //! hint. The HTTP status belongs to the code and stands in `cloudai_api::ErrorCode`.
 
 use axum::Json;
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use cloudai_api::{ErrorBody, ErrorCode, REQUEST_BYTES_MAX};
@@ -38,6 +38,12 @@ impl Failure {
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::InvalidRequest, message)
             .hint("GET /api/v1/openapi.json describes every request")
+    }
+
+    pub(super) fn too_large() -> Self {
+        let message = format!("the body is larger than {REQUEST_BYTES_MAX} bytes");
+        Self::new(ErrorCode::TooLarge, message)
+            .hint("put large inputs into the image or into a volume")
     }
 
     pub(super) fn no_task(task: TaskId) -> Self {
@@ -156,17 +162,6 @@ impl From<SpecError> for Failure {
 impl From<ShapeError> for Failure {
     fn from(error: ShapeError) -> Self {
         Self::field("array", error)
-    }
-}
-
-impl From<BytesRejection> for Failure {
-    fn from(rejection: BytesRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            let message = format!("the body is larger than {REQUEST_BYTES_MAX} bytes");
-            return Self::new(ErrorCode::TooLarge, message)
-                .hint("put large inputs into the image or into a volume");
-        }
-        Self::invalid(format!("the body cannot be read: {}", rejection.body_text()))
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::{header, request::Parts};
-use cloudai_api::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX};
+use cloudai_api::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, REQUEST_BYTES_MAX};
 use cloudai_model::{JobId, TaskId};
+use futures_util::StreamExt as _;
 use serde::de::DeserializeOwned;
 use serde_json::error::Category;
 
@@ -14,6 +15,8 @@ use super::errors::Failure;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How much of a body that is too large is read before its client is cut off.
+const DISCARDED_BYTES_MAX: usize = 64 * REQUEST_BYTES_MAX;
 
 /// The query of a request.
 pub(super) struct ApiQuery<T>(pub(super) T);
@@ -45,17 +48,35 @@ pub(super) struct ApiJson<T>(pub(super) T);
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for ApiJson<T> {
     type Rejection = Failure;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Failure> {
         if !request.headers().get(header::CONTENT_TYPE).is_some_and(is_json) {
             return Err(Failure::invalid("the body is JSON, so Content-Type is application/json"));
         }
-        let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await;
+        let body = tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await;
         let Ok(body) = body else {
             let message = format!("the body did not arrive within {} s", BODY_TIMEOUT.as_secs());
             return Err(Failure::invalid(message));
         };
         read_json(&body?).map(Self)
     }
+}
+
+/// The whole body within its bound. A larger one is read on for a while and thrown away: a client
+/// that is still sending when its connection closes never sees the answer that says why.
+async fn read_body(body: Body) -> Result<Vec<u8>, Failure> {
+    let mut pieces = body.into_data_stream();
+    let (mut whole, mut length) = (Vec::new(), 0);
+    while let Some(piece) = pieces.next().await {
+        let piece =
+            piece.map_err(|error| Failure::invalid(format!("the body cannot be read: {error}")))?;
+        length += piece.len();
+        if length <= REQUEST_BYTES_MAX {
+            whole.extend_from_slice(&piece);
+        } else if length > DISCARDED_BYTES_MAX {
+            break;
+        }
+    }
+    if length > REQUEST_BYTES_MAX { Err(Failure::too_large()) } else { Ok(whole) }
 }
 
 /// Whether a Content-Type is JSON.

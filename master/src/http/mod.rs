@@ -30,8 +30,7 @@ mod workers;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use cloudai_api::{AgentView, ErrorCode, REQUEST_BYTES_MAX};
+use cloudai_api::{AgentView, ErrorCode};
 use cloudai_model::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -111,7 +110,6 @@ pub(crate) fn router(state: HttpState) -> Router {
         .merge(cluster::probes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .layer(DefaultBodyLimit::max(REQUEST_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), guard::guard))
         .with_state(app)
 }
