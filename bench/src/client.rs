@@ -1,5 +1,7 @@
 //! A client of the HTTP API, as thin as can be: one connection, JSON in and out.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
@@ -52,6 +54,17 @@ impl Client {
         }
     }
 
+    /// Waits until the only task of the job has ended, and gives the moment at which it started, in
+    /// Unix milliseconds.
+    pub(crate) fn wait_started(&self, job: &str) -> Result<u64> {
+        loop {
+            let view = self.get(&format!("/tasks/{job}?wait_ms={WAIT_MS}"))?;
+            if view["status"] == json!("succeeded") {
+                return view["started_at_ms"].as_u64().context("the task never started");
+            }
+        }
+    }
+
     /// How many tasks have ended well in the whole cluster.
     pub(crate) fn succeeded(&self) -> Result<u64> {
         let status = self.get("/status")?;
@@ -69,4 +82,10 @@ pub(crate) fn no_op_array(tasks: u32) -> Value {
     let mut spec = no_op();
     spec["array"] = json!({ "first": 1, "last": tasks });
     spec
+}
+
+/// Now, in Unix milliseconds: the clock that the API's times are in.
+pub(crate) fn unix_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,6 +11,9 @@ use anyhow::{Context, Result, bail};
 /// How long a process may take to say that it is ready.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
+/// The unit of processor times in /proc on every Linux that Rust runs on.
+const TICKS_PER_SECOND: u64 = 100;
+
 /// A process that is ended when it is dropped.
 pub(crate) struct Process {
     child: Child,
@@ -58,6 +61,17 @@ impl Process {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
         Ok(kib.context("no VmHWM in /proc")?.parse::<u64>()? * 1024)
+    }
+
+    /// Processor time that it used so far.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name of the program stands in parentheses and may hold anything; user and system
+        // time are the 12th and 13th words behind it.
+        let (_, behind) = stat.rsplit_once(") ").context("no name in /proc")?;
+        let ticks = behind.split(' ').skip(11).take(2).map(str::parse::<u64>);
+        let ticks: u64 = ticks.sum::<Result<u64, _>>()?;
+        Ok(Duration::from_millis(ticks * 1000 / TICKS_PER_SECOND))
     }
 
     /// Ends it as a power cut would.

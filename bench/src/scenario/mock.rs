@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::client::{Client, no_op, no_op_array};
+use crate::client::{Client, no_op, no_op_array, unix_ms};
 use crate::cluster::{Process, start_master, start_worker, store_size};
 use crate::raw_sync;
 use crate::stats::{figure, heading, median, percentile, rate};
@@ -32,6 +32,7 @@ pub(crate) fn array(binary: &Path, tasks: u32) -> Result<()> {
     let took = began.elapsed();
     figure("submit answered after", submitted.as_secs_f64() * 1000.0, "ms");
     print_run(dir.path(), &data, &master.process, tasks, took)?;
+    figure("worker's processor time a task", per_task(&worker, tasks)?, "µs");
     figure("worker's peak memory", worker.peak_memory()? as f64 / MIB, "MiB");
     Ok(())
 }
@@ -59,9 +60,14 @@ fn print_run(dir: &Path, data: &Path, master: &Process, tasks: u32, took: Durati
     figure("tasks from submit to all ended", rate(tasks, took), "/s");
     figure("raw file, same facts, synced by 512", rate(tasks, raw), "tasks/s");
     figure("ratio CloudAI / raw file", raw.as_secs_f64() / took.as_secs_f64(), "");
+    figure("master's processor time a task", per_task(master, tasks)?, "µs");
     figure("master's peak memory", master.peak_memory()? as f64 / MIB, "MiB");
     figure("store size", store_size(data)? as f64 / MIB, "MiB");
     Ok(())
+}
+
+fn per_task(process: &Process, tasks: u32) -> Result<f64> {
+    Ok(process.cpu_time()?.as_secs_f64() * 1e6 / f64::from(tasks))
 }
 
 /// Submits over several connections; each submit's time in milliseconds.
@@ -104,12 +110,15 @@ pub(crate) fn latency(binary: &Path, tasks: u32) -> Result<()> {
     let master = start_master(binary, &data)?;
     let _worker = start_worker(binary, &master, &dir.path().join("worker"), "mock", SLOTS)?;
     let client = Client::new(&master.http);
-    let (mut answered, mut ended) = (Vec::new(), Vec::new());
+    let (mut answered, mut started, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    // A task that takes no time at all is not reported as started.
+    let mut spec = no_op();
+    spec["shell"] = "sleep 0".into();
     for _ in 0..tasks {
-        let began = Instant::now();
-        let job = client.submit(&no_op())?;
+        let (began, began_ms) = (Instant::now(), unix_ms());
+        let job = client.submit(&spec)?;
         answered.push(began.elapsed().as_secs_f64() * 1000.0);
-        client.wait_job(&job)?;
+        started.push(client.wait_started(&job)?.saturating_sub(began_ms) as f64);
         ended.push(began.elapsed().as_secs_f64() * 1000.0);
     }
     let mut raw = Vec::new();
@@ -117,6 +126,8 @@ pub(crate) fn latency(binary: &Path, tasks: u32) -> Result<()> {
         raw.push(raw_sync::append(dir.path(), FACTS_PER_TASK, 1)?.as_secs_f64() * 1000.0);
     }
     figure("submit answered after, median", median(&mut answered), "ms");
+    figure("submit to start on the worker, median (whole ms)", median(&mut started), "ms");
+    figure("submit to start on the worker, 99 %", percentile(&mut started, 99), "ms");
     figure("submit to end seen by the client, median", median(&mut ended), "ms");
     figure("submit to end seen by the client, 99 %", percentile(&mut ended, 99), "ms");
     figure("raw file, three synced appends, median", median(&mut raw), "ms");

@@ -1,13 +1,13 @@
 //! What CloudAI adds to the bare Docker API, in turns, in one run.
 
 use std::path::Path;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::bare_docker;
-use crate::client::Client;
+use crate::client::{Client, unix_ms};
 use crate::cluster::{start_master, start_worker};
 use crate::stats::{figure, heading, median, rate};
 
@@ -83,9 +83,4 @@ fn creations(http: &str, image: &str) -> Result<()> {
         .collect();
     figure("submit to container created, median", median(&mut waits), "ms");
     Ok(())
-}
-
-fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -60,11 +60,11 @@ pub(super) async fn moved(
     }
 }
 
-/// Reads until what was read is over, or the time is up; then the answer is what there is. Between
-/// two looks lies at least `pause`.
+/// Reads until what was read is over, or the time is up; then the answer is what there is. The
+/// pause between two looks doubles up to `pause_max`: what ends soon is told at once.
 pub(super) async fn until<T, R: Future<Output = Result<T, Failure>>>(
     app: &Shared,
-    (wait_ms, pause): (Option<u64>, Duration),
+    (wait_ms, pause_max): (Option<u64>, Duration),
     concerns: impl Fn(&Change) -> bool,
     read: impl Fn() -> R,
     over: impl Fn(&T) -> bool,
@@ -74,9 +74,11 @@ pub(super) async fn until<T, R: Future<Output = Result<T, Failure>>>(
     let deadline = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
     let mut changes = app.heart.watch();
     let mut looked_at = None::<Instant>;
+    let mut pause = TASK_PAUSE;
     loop {
         if let Some(at) = looked_at {
             tokio::time::sleep_until(deadline.min(at + pause)).await;
+            pause = (pause * 2).min(pause_max);
             // What moved until now is seen by the look that follows.
             changes = changes.resubscribe();
         }
