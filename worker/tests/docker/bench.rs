@@ -175,9 +175,12 @@ impl Run {
             (LogStream::Gap, Vec::new()),
         ]);
         let mut decoder = Decoder::default();
-        decoder.push(&std::fs::read(self.dir.path().join("log")).unwrap_or_default());
-        while let Some(record) = decoder.next_record().unwrap() {
-            text.get_mut(&record.stream).unwrap().extend(record.bytes);
+        for piece in std::fs::read(self.dir.path().join("log")).unwrap_or_default().chunks(1 << 16)
+        {
+            decoder.push(piece);
+            while let Some(record) = decoder.next_record().unwrap() {
+                text.get_mut(&record.stream).unwrap().extend(record.bytes);
+            }
         }
         let mut take = |stream| {
             String::from_utf8_lossy(&text.remove(&stream).unwrap_or_default()).into_owned()

@@ -42,6 +42,16 @@ async fn output_that_is_not_text_comes_through_whole() {
 }
 
 #[tokio::test]
+async fn a_flood_keeps_its_tail() {
+    // Long and short lines: the engine's record has a frame for each line.
+    let report =
+        run("dd if=/dev/zero bs=64k count=800 2>&1; yes | head -c 200000; echo tail").await;
+    assert_eq!((report.outcome().as_str(), report.gaps.as_str()), ("exit(0)", ""));
+    assert!(report.stdout.len() > 800 << 16, "{} bytes", report.stdout.len());
+    assert!(report.stdout.ends_with("\ntail\n"));
+}
+
+#[tokio::test]
 async fn an_exit_code_is_the_tasks_own() {
     assert_eq!(run("exit 3").await.outcome(), "exit(3)");
     assert_eq!(run("kill -9 $$").await.outcome(), "exit(137)");

@@ -13,7 +13,6 @@ use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateSt
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use cloudai_model::{Cause, Outcome, PullPolicy, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::container;
@@ -85,8 +84,8 @@ impl Life {
     async fn run(&mut self, container: Container) -> Result<Ended, Outcome> {
         let id = container.id.clone();
         let frames = self.start(container).await?;
-        let finish = self.wait(&id, frames).await;
-        self.collect(&id, finish).await
+        let waited = self.wait(&id, frames).await;
+        self.collect(&id, waited).await
     }
 
     fn hold_gpus(&self) -> Result<Option<GpuHold>, Outcome> {
@@ -237,28 +236,24 @@ impl Life {
         Outcome::new(Cause::Infra, error.to_string())
     }
 
-    /// Step 4: until the container has ended and its output is in the log.
-    async fn wait(&mut self, id: &str, frames: Frames) -> Finish {
+    /// Step 4: until the container has ended and its output was read.
+    async fn wait(&mut self, id: &str, frames: Frames) -> Waited {
         tracing::info!(attempt = %self.assignment.attempt, "Waiting for container");
         let ended = CancellationToken::new();
-        let docker = self.shared.docker.clone();
         let limits = self.assignment.spec.limits;
-        let waiter = Waiter::new(&docker, id, limits, &mut self.stop);
+        let waiter = Waiter::new(&self.shared.docker, id, limits, &mut self.stop);
         let waiting = async {
             let end = waiter.wait().await;
             ended.cancel();
-            (end, Instant::now())
+            end
         };
         let copying = self.log.copy(frames, &ended);
-        let ((Waited { finish, was_away }, ended_at), ()) = tokio::join!(waiting, copying);
-        if !matches!(finish, Finish::Gone | Finish::EngineLost(_)) {
-            self.log.complete(&docker, id, ended_at, was_away).await;
-        }
-        finish
+        tokio::join!(waiting, copying).0
     }
 
-    /// Step 5: what the engine recorded, and the files.
-    async fn collect(&mut self, id: &str, finish: Finish) -> Result<Ended, Outcome> {
+    /// Step 5: what the engine recorded, what is missing of the log, and the files.
+    async fn collect(&mut self, id: &str, waited: Waited) -> Result<Ended, Outcome> {
+        let Waited { finish, was_away } = waited;
         let inspected = match (&finish, self.inspect(id).await) {
             (Finish::EngineLost(words), _) => {
                 return Err(Outcome::new(Cause::Infra, words.clone()));
@@ -271,8 +266,9 @@ impl Life {
             (_, Err(error)) => return Err(Outcome::new(Cause::Infra, error.to_string())),
         };
         let state = inspected.state.clone().unwrap_or_default();
-        let mut outcome = self.outcome(&finish, &state);
         let at = finished_at(&state).unwrap_or_else(clock::wall);
+        self.log.complete(&self.shared.docker, id, at, was_away).await;
+        let mut outcome = self.outcome(&finish, &state);
         if self.stop.is_abandoned() {
             return Ok(Ended { outcome, at, files: Vec::new() });
         }
