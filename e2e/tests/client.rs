@@ -259,3 +259,67 @@ fn up_is_a_master_and_a_worker() {
     assert_eq!(cluster.stop_master(), 0);
     engine::wait_gone(&worker);
 }
+
+#[test]
+fn ctrl_c_at_a_run_asks_and_obeys() {
+    let (cluster, worker) = cluster_with(&["--cpus", "4"]);
+    let run = ["run", "--grace", "1s", BUSYBOX, "sh", "-c", "echo begun; sleep 600"];
+    let begin = || {
+        let run = Process::start_at_terminal("run", &cluster.command(&run));
+        run.wait_for("begun");
+        run
+    };
+    let ctrl_c = 3;
+    let mut leave = begin();
+    leave.press(ctrl_c);
+    leave.wait_for("Leave task-1 running, or cancel it?");
+    leave.press(ctrl_c);
+    leave.wait_for("task-1 goes on");
+    assert_eq!(leave.wait_end(), 130);
+    assert_eq!(cluster.task("task-1")["status"], "running");
+    let mut cancel = begin();
+    cancel.press(ctrl_c);
+    cancel.wait_for("Leave task-2 running, or cancel it?");
+    cancel.say("c");
+    cancel.wait_for("Cancelling task-2...");
+    assert_eq!(cancel.wait_end(), 130);
+    assert_eq!(cluster.wait_end("task-2")["status"], "cancelled");
+    cluster.ok(&["cancel", "1"]);
+    cluster.wait_end("task-1");
+    engine::wait_gone(&worker.label);
+}
+
+#[test]
+fn doctor_says_what_is_wrong_and_what_to_do() {
+    let mut cluster = Cluster::start();
+    let dir = cluster.data_dir();
+    let doctor = |docker: Option<&str>| {
+        let mut command = cluster.command(&["doctor"]);
+        command.env("CLOUDAI_DATA", &dir).env("CLOUDAI_GRPC_PORT", "0");
+        command.env("CLOUDAI_HTTP_PORT", "0").env("CLOUDAI_WORKER_PORT", "0");
+        if let Some(docker) = docker {
+            command.env("DOCKER_HOST", docker);
+        }
+        cloudai_e2e::run(&mut command)
+    };
+    doctor(None).check(0, &["ok       container engine", "ok       master", "data directory"]);
+    let sick = doctor(Some("unix:///no/such.sock"));
+    sick.check(1, &["problem  no container engine answers at /no/such.sock", "start docker"]);
+    let address = cluster.http_address();
+    assert_eq!(cluster.stop_master(), 0);
+    cluster.cli(&["doctor"]).check(1, &["cannot reach the master", &address]);
+}
+
+#[test]
+fn completions_and_manual_pages_are_written() {
+    let cluster = Cluster::prepare(cloudai_e2e::Console::Service, &[]);
+    for shell in ["bash", "zsh", "fish"] {
+        cluster.cli(&["completions", shell]).check(0, &["cloudai", "submit"]);
+    }
+    let dir = cluster.dir().join("man");
+    cluster.ok(&["man", dir.to_str().unwrap()]);
+    let page = fs::read_to_string(dir.join("cloudai-submit.1")).unwrap();
+    assert!(page.contains("request\\-id"), "{page}");
+    cluster.cli(&["--help"]).check(0, &["Examples:", "Exit codes:"]);
+    cluster.cli(&["--version"]).check(0, &["cloudai "]);
+}
