@@ -30,6 +30,9 @@ pub mod bounds {
     pub const LOSSES_MAX: u32 = 16;
     /// Full reports in a row without a task that runs on a unary worker, until it counts as lost.
     pub const MISSED_REPORTS_MAX: u8 = 3;
+    /// How long a worker that is heard may not name an attempt that it is given again with each
+    /// full report, in milliseconds; then it counts as one that does not take it.
+    pub const UNTAKEN_MS_MAX: u64 = 60_000;
     /// Wait before a lost or failed task is tried again the first time, in milliseconds; it
     /// doubles each time.
     pub const BACKOFF_MS_MIN: u64 = 500;
@@ -116,6 +119,14 @@ impl Core {
             batch.effects.push(Effect::Answer { to, answer });
         }
         batch
+    }
+
+    /// Gives every worker one fresh lease: for a master that was stopped or stalled itself, and
+    /// whose workers' reports wait to be read.
+    pub fn renew_leases(&mut self, now: Now) {
+        for liveness in self.liveness.values_mut() {
+            liveness.heard_at = now.mono;
+        }
     }
 
     /// The next moment at which [`Command::Tick`] will have something to do.

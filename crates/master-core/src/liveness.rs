@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cloudai_model::{Monotonic, TaskId, WorkerId};
+use cloudai_model::{AttemptId, Monotonic, TaskId, WorkerId};
 
 /// What is known of a worker's life in this run of the master.
 #[derive(Debug, Clone, Default)]
@@ -12,9 +12,17 @@ pub(crate) struct Liveness {
     pub(crate) heard_at: Monotonic,
     /// Whether it takes work.
     pub(crate) active: bool,
-    /// Full reports in a row that did not name a task which runs there, by task. Only for unary
-    /// workers, whose report of the end may be on its way by another call.
-    pub(crate) missed: BTreeMap<TaskId, u8>,
+    /// What it should hold and did not name in its last full report.
+    pub(crate) missed: BTreeMap<AttemptId, Missed>,
+}
+
+/// How long an attempt has not been named.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Missed {
+    /// When it was missing first.
+    pub(crate) since: Monotonic,
+    /// In how many full reports in a row.
+    pub(crate) reports: u8,
 }
 
 /// Moments at which something has to be looked at again.

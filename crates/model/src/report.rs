@@ -12,6 +12,8 @@ pub enum ReportWhat {
     Started(Timestamp),
     /// It is over; only the master's `forget` is missing.
     Ended {
+        /// When its container started; `None` when it never did.
+        started_at: Option<Timestamp>,
         /// How.
         outcome: Outcome,
         /// When its container ended; when that was known, if there was none.

@@ -32,7 +32,7 @@ enum Stage {
     /// are there the master sees what it saw last.
     Delivering { started_at: Option<Timestamp>, outcome: Outcome, at: Timestamp },
     /// Over, but for the master's `forget`.
-    Ended { outcome: Outcome, at: Timestamp },
+    Ended { started_at: Option<Timestamp>, outcome: Outcome, at: Timestamp },
 }
 
 /// How far an attempt's stop has come.
@@ -65,7 +65,9 @@ impl Entry {
             Stage::Running { started_at: at } | Stage::Delivering { started_at: Some(at), .. } => {
                 ReportWhat::Started(*at)
             }
-            Stage::Ended { outcome, at } => ReportWhat::Ended { outcome: outcome.clone(), at: *at },
+            Stage::Ended { started_at, outcome, at } => {
+                ReportWhat::Ended { started_at: *started_at, outcome: outcome.clone(), at: *at }
+            }
         }
     }
 }
@@ -118,7 +120,9 @@ impl Ledger {
             let stage = match report.what {
                 ReportWhat::Accepted => Stage::Accepted,
                 ReportWhat::Started(started_at) => Stage::Running { started_at },
-                ReportWhat::Ended { outcome, at } => Stage::Ended { outcome, at },
+                ReportWhat::Ended { started_at, outcome, at } => {
+                    Stage::Ended { started_at, outcome, at }
+                }
             };
             ledger.insert(report.attempt, stage, &spec);
         }
@@ -316,6 +320,8 @@ impl Ledger {
             Stage::Running { started_at } => Some(started_at),
             Stage::Delivering { .. } | Stage::Ended { .. } => return,
         };
+        // The engine and this process may read their clocks in either order.
+        let at = started_at.map_or(at, |started_at| at.max(started_at));
         entry.stage = Stage::Delivering { started_at, outcome, at };
         let (lease_ms, stopping) = (entry.lease_ms, entry.stopping);
         self.live -= 1;
@@ -328,8 +334,9 @@ impl Ledger {
 
     fn delivered(&mut self, attempt: AttemptId) {
         let Some(entry) = self.held.get_mut(&attempt) else { return };
-        if let Stage::Delivering { outcome, at, .. } = &entry.stage {
-            entry.stage = Stage::Ended { outcome: outcome.clone(), at: *at };
+        if let Stage::Delivering { started_at, outcome, at } = &entry.stage {
+            let (started_at, at) = (*started_at, *at);
+            entry.stage = Stage::Ended { started_at, outcome: outcome.clone(), at };
             self.announce(attempt);
         }
     }

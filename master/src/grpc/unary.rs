@@ -75,7 +75,8 @@ pub(super) async fn completion(
     // A stale result is answered like a fresh one: the worker is to forget it.
     if services.check_holder(result.attempt, None).await.is_ok() {
         keep_log(services, &result).await?;
-        let what = ReportWhat::Ended { outcome: result.outcome, at: clock::wall() };
+        let what =
+            ReportWhat::Ended { started_at: None, outcome: result.outcome, at: clock::wall() };
         let changes = vec![AttemptReport { attempt: result.attempt, what }];
         let (worker, session) = (result.worker, None);
         let command = Command::Report { worker, session, sequence: 0, changes, full: None };

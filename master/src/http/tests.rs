@@ -166,7 +166,7 @@ impl World {
 
 fn ended(code: i32) -> ReportWhat {
     let outcome = Outcome::new(Cause::Exit(code), "");
-    ReportWhat::Ended { outcome, at: Timestamp(9) }
+    ReportWhat::Ended { started_at: None, outcome, at: Timestamp(9) }
 }
 
 fn lines(text: &str) -> Vec<Value> {

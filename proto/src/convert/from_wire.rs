@@ -162,7 +162,8 @@ pub fn cause(word: &str, exit_code: i32) -> Result<Cause, ConvertError> {
 fn ended(ended: cluster::Ended) -> Result<ReportWhat, ConvertError> {
     let cause = cause(&ended.cause, ended.exit_code)?;
     let outcome = Outcome::new(cause, ended.message);
-    Ok(ReportWhat::Ended { outcome, at: Timestamp(ended.at_unix_ms) })
+    let started_at = (ended.started_at_unix_ms != 0).then_some(Timestamp(ended.started_at_unix_ms));
+    Ok(ReportWhat::Ended { started_at, outcome, at: Timestamp(ended.at_unix_ms) })
 }
 
 fn held(held: cluster::Held) -> Result<AttemptReport, ConvertError> {

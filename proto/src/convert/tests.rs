@@ -88,7 +88,11 @@ fn attempt_report(accepted: bool) -> impl Strategy<Value = AttemptReport> {
     let what = (0_u8..3, any::<u64>(), outcome()).prop_map(move |(kind, at, outcome)| match kind {
         0 if accepted => ReportWhat::Accepted,
         0 | 1 => ReportWhat::Started(Timestamp(at)),
-        _ => ReportWhat::Ended { outcome, at: Timestamp(at) },
+        _ => ReportWhat::Ended {
+            started_at: (at % 2 == 1).then_some(Timestamp(at)),
+            outcome,
+            at: Timestamp(at),
+        },
     });
     (attempt(), what).prop_map(|(attempt, what)| AttemptReport { attempt, what })
 }

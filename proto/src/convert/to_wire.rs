@@ -139,7 +139,7 @@ fn started(at: Timestamp) -> cluster::Started {
     cluster::Started { at_unix_ms: at.unix_ms() }
 }
 
-fn ended(outcome: &Outcome, at: Timestamp) -> cluster::Ended {
+fn ended(started_at: Option<Timestamp>, outcome: &Outcome, at: Timestamp) -> cluster::Ended {
     let exit_code = match outcome.cause {
         Cause::Exit(code) => code,
         _ => 0,
@@ -149,6 +149,7 @@ fn ended(outcome: &Outcome, at: Timestamp) -> cluster::Ended {
         exit_code,
         message: outcome.message.clone(),
         at_unix_ms: at.unix_ms(),
+        started_at_unix_ms: started_at.map_or(0, Timestamp::unix_ms),
     }
 }
 
@@ -157,7 +158,9 @@ pub fn held(report: &AttemptReport) -> cluster::Held {
     let what = match &report.what {
         ReportWhat::Accepted => held::What::Accepted(true),
         ReportWhat::Started(at) => held::What::Started(started(*at)),
-        ReportWhat::Ended { outcome, at } => held::What::Ended(ended(outcome, *at)),
+        ReportWhat::Ended { started_at, outcome, at } => {
+            held::What::Ended(ended(*started_at, outcome, *at))
+        }
     };
     cluster::Held { attempt: report.attempt.to_string(), what: Some(what) }
 }
@@ -168,8 +171,8 @@ pub fn change(change: &Change) -> Option<cluster::Change> {
         Change::State(report) => match &report.what {
             ReportWhat::Accepted => return None,
             ReportWhat::Started(at) => (report.attempt, change::What::Started(started(*at))),
-            ReportWhat::Ended { outcome, at } => {
-                (report.attempt, change::What::Ended(ended(outcome, *at)))
+            ReportWhat::Ended { started_at, outcome, at } => {
+                (report.attempt, change::What::Ended(ended(*started_at, outcome, *at)))
             }
         },
         Change::Note { attempt, at, text } => {

@@ -308,6 +308,9 @@ pub struct Ended {
     pub message: ::prost::alloc::string::String,
     #[prost(uint64, tag = "4")]
     pub at_unix_ms: u64,
+    /// 0 when its container never started.
+    #[prost(uint64, tag = "5")]
+    pub started_at_unix_ms: u64,
 }
 /// Something that a person wants to know of an attempt: pulling, 40 % of the image, collecting.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -65,6 +65,8 @@ fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -
         }
     }
     heard(core, now, &hello.id, batch);
+    // It may offer more than before, also when it was never seen to be away.
+    core.plan_wanted = true;
     let alarm = Alarm::Worker(hello.id.clone());
     core.alarms.set(now.mono.plus_ms(bounds::INACTIVE_AFTER_MS), alarm);
     if let Some(held) = &hello.held {

@@ -1,16 +1,18 @@
 //! A worker tells what became of its attempts. A report counts only for the current attempt of
 //! its task, on the worker and under the session that hold it; a stale one is answered and counted.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloudai_model::{
     AttemptId, AttemptReport, Event, LiveState, LossCause, Now, ReportWhat, Session, StopReason,
-    TaskId, WorkerId, WorkerKind,
+    WorkerId, WorkerKind,
 };
 
 use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Rejection};
 use crate::core::{Core, bounds};
+use crate::liveness::Missed;
 use crate::steps::finish;
 use crate::steps::hello::heard;
 
@@ -95,12 +97,16 @@ fn take_current(
 ) {
     let attempt = change.attempt;
     if let Some(liveness) = core.liveness.get_mut(worker) {
-        liveness.missed.remove(&attempt.task);
+        liveness.missed.remove(&attempt);
     }
     let live = core.facts.find_live(attempt.task).expect("the fence let it through");
     let (assigned, cancel) = (matches!(live.state, LiveState::Assigned(_)), live.cancel_requested);
     match &change.what {
-        ReportWhat::Ended { outcome, at } => {
+        ReportWhat::Ended { started_at, outcome, at } => {
+            // The word of the start may have been lost, or left out because the end was near.
+            if let (true, Some(at)) = (assigned, *started_at) {
+                core.record(batch, Event::AttemptStarted { attempt, at });
+            }
             finish::end(core, now, attempt, outcome, *at, batch);
             Core::send(batch, worker, session, Order::Forget { attempt });
             return;
@@ -127,12 +133,14 @@ pub(crate) fn take_full(
     batch: &mut Batch,
 ) {
     take_changes(core, now, worker, session, held, batch);
-    let named: std::collections::BTreeSet<AttemptId> =
-        held.iter().map(|report| report.attempt).collect();
-    for attempt in super::hello::held_by(core, worker) {
-        if !named.contains(&attempt) {
-            take_missing(core, now, worker, session, attempt, batch);
-        }
+    let named: BTreeSet<AttemptId> = held.iter().map(|report| report.attempt).collect();
+    let mut missing = super::hello::held_by(core, worker);
+    missing.retain(|attempt| !named.contains(attempt));
+    if let Some(liveness) = core.liveness.get_mut(worker) {
+        liveness.missed.retain(|attempt, _| missing.binary_search(attempt).is_ok());
+    }
+    for attempt in missing {
+        take_missing(core, now, worker, session, attempt, batch);
     }
 }
 
@@ -147,33 +155,42 @@ fn take_missing(
 ) {
     let live = core.facts.find_live(attempt.task).expect("a held task is live");
     let (assigned, cancel) = (matches!(live.state, LiveState::Assigned(_)), live.cancel_requested);
-    if assigned && !cancel {
-        let spec = Arc::clone(&core.facts.jobs[&attempt.task.job].spec);
-        Core::send(batch, worker, session, Order::Assign { attempt, spec });
-    } else if assigned {
+    let missed = count_missed(core, now, worker, attempt);
+    let untaken_ms = now.mono.ms_since(missed.since);
+    if assigned && cancel {
         // A cancelled attempt that never arrived has nothing left to stop.
         let message = "cancelled before it reached its worker";
         finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
-    } else if !may_still_report(core, worker, attempt.task) {
+    } else if assigned && untaken_ms < bounds::UNTAKEN_MS_MAX {
+        let spec = Arc::clone(&core.facts.jobs[&attempt.task.job].spec);
+        Core::send(batch, worker, session, Order::Assign { attempt, spec });
+    } else if assigned {
+        let message = "its worker does not take it, however often it is given";
+        finish::lose(core, now, attempt, LossCause::Infra, message, batch);
+        // The last assign may be on its way still.
+        let order = Order::Stop { attempt, reason: StopReason::Stale };
+        Core::send(batch, worker, session, order);
+    } else if missed.reports >= reports_max(core, worker) {
         let message = "its worker does not have it any more";
         finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
     }
 }
 
+fn count_missed(core: &mut Core, now: Now, worker: &WorkerId, attempt: AttemptId) -> Missed {
+    let liveness = core.liveness.entry(worker.clone()).or_default();
+    let first = Missed { since: now.mono, reports: 0 };
+    let missed = liveness.missed.entry(attempt).or_insert(first);
+    missed.reports = missed.reports.saturating_add(1);
+    *missed
+}
+
 /// A unary worker drops an ended task from its heartbeats before its completion arrives: it is
 /// given some heartbeats' time.
-fn may_still_report(core: &mut Core, worker: &WorkerId, task: TaskId) -> bool {
-    if core.facts.workers[worker].record.kind == WorkerKind::Session {
-        return false;
+fn reports_max(core: &Core, worker: &WorkerId) -> u8 {
+    match core.facts.workers[worker].record.kind {
+        WorkerKind::Session => 1,
+        WorkerKind::Unary => bounds::MISSED_REPORTS_MAX,
     }
-    let Some(liveness) = core.liveness.get_mut(worker) else { return false };
-    let missed = liveness.missed.entry(task).or_default();
-    *missed += 1;
-    if *missed < bounds::MISSED_REPORTS_MAX {
-        return true;
-    }
-    liveness.missed.remove(&task);
-    false
 }
 
 /// A unary worker said no to an attempt.

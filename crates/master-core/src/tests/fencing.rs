@@ -1,8 +1,8 @@
 //! Reports that are not of the current attempt, worker and session change nothing.
 
-use cloudai_model::{Cause, Session};
+use cloudai_model::{Cause, Event, Session, Timestamp};
 
-use super::world::{World, accepted, ended, started, worker};
+use super::world::{World, accepted, ended, ended_after, started, worker};
 use crate::{Answer, Command, Rejection};
 
 #[test]
@@ -66,6 +66,20 @@ fn doubled_and_late_reports_are_no_ops() {
     world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(3)));
     world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(0)));
     assert_eq!(world.state("task-1"), "failed exit(3)");
+}
+
+#[test]
+fn an_end_tells_of_its_start_when_that_word_was_lost() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, ended_after("task-1-a1", Some(Timestamp(4)), Cause::Exit(0)));
+    let starts = world.tape.0.iter().filter_map(|event| match event {
+        Event::AttemptStarted { at, .. } => Some(*at),
+        _ => None,
+    });
+    assert_eq!(starts.collect::<Vec<_>>(), [Timestamp(4)]);
+    assert_eq!(world.state("task-1"), "succeeded exit(0)");
 }
 
 #[test]

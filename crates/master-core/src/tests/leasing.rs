@@ -144,3 +144,59 @@ fn a_worker_that_says_goodbye_gives_its_tasks_back_at_once() {
     let bye = Command::Goodbye { worker: worker("worker-1"), session };
     assert_eq!(world.turn(bye).1, "worker-2: assign task-1-a2");
 }
+
+#[test]
+fn an_attempt_that_is_never_taken_goes_elsewhere() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.hello("worker-2", 1);
+    let mut passed = 0;
+    while world.state("task-1") == "assigned a1 worker-1" {
+        assert!(passed <= bounds::UNTAKEN_MS_MAX, "{passed}");
+        world.pass(5_000);
+        passed += 5_000;
+        world.full("worker-1", 1, Vec::new());
+        world.full("worker-2", 2, Vec::new());
+    }
+    assert_eq!(world.state("task-1"), "queued a2");
+    assert!(passed > bounds::UNTAKEN_MS_MAX, "{passed}");
+}
+
+#[test]
+fn what_was_missed_is_remembered_only_while_the_worker_should_hold_it() {
+    let mut world = World::new();
+    world.say_hello("plain", 1, None, None);
+    world.submit_one(1);
+    let heartbeat = |held| Command::Report {
+        worker: worker("plain"),
+        session: None,
+        sequence: 0,
+        changes: Vec::new(),
+        full: Some(held),
+    };
+    world.turn(heartbeat(vec![started("task-1-a1")]));
+    world.turn(heartbeat(Vec::new()));
+    world.pass(LEASE_MS + bounds::LEASE_MARGIN_MS);
+    assert_eq!(world.state("task-1"), "queued a2");
+    world.cancel("task-1");
+    world.turn(heartbeat(Vec::new()));
+    assert!(world.core.liveness[&worker("plain")].missed.is_empty());
+}
+
+#[test]
+fn a_master_that_stood_still_reads_the_reports_before_it_decides() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    world.now_ms += 60_000;
+    world.core.renew_leases(world.now());
+    world.pass(0);
+    world.report("worker-1", 1, ended("task-1-a1", Cause::Exit(0)));
+    assert_eq!(world.state("task-1"), "succeeded exit(0)");
+    world.submit_one(1);
+    world.pass(bounds::INACTIVE_AFTER_MS);
+    world.pass(LEASE_MS + bounds::LEASE_MARGIN_MS);
+    assert_eq!(world.state("task-2"), "queued a2");
+}

@@ -109,3 +109,12 @@ fn what_a_returning_worker_holds_is_not_sold_again() {
     assert_eq!(world.submit_one(3), "");
     assert_eq!(world.submit_one(2), "worker-1: assign task-3-a1");
 }
+
+#[test]
+fn a_worker_that_comes_back_larger_is_given_what_waits_for_it() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    assert_eq!(world.submit_one(4), "");
+    let (_, sent) = world.say_hello("worker-1", 4, None, Some(Vec::new()));
+    assert_eq!(sent, "worker-1: assign task-1-a1");
+}

@@ -246,6 +246,15 @@ pub(super) fn started(attempt: &str) -> AttemptReport {
 }
 
 pub(super) fn ended(attempt: &str, cause: Cause) -> AttemptReport {
-    let what = ReportWhat::Ended { outcome: Outcome::new(cause, ""), at: Timestamp(9) };
+    ended_after(attempt, None, cause)
+}
+
+pub(super) fn ended_after(
+    attempt: &str,
+    started_at: Option<Timestamp>,
+    cause: Cause,
+) -> AttemptReport {
+    let outcome = Outcome::new(cause, "");
+    let what = ReportWhat::Ended { started_at, outcome, at: Timestamp(9) };
     AttemptReport { attempt: attempt.parse().unwrap(), what }
 }

@@ -419,7 +419,7 @@ fn a_restored_ledger_goes_on_with_what_runs_and_starts_nothing_again() {
         report: AttemptReport { attempt: id(attempt), what },
         spec: spec(30_000),
     };
-    let ended = ReportWhat::Ended { outcome: ok(), at: Timestamp(5) };
+    let ended = ReportWhat::Ended { started_at: None, outcome: ok(), at: Timestamp(5) };
     let attempts =
         vec![held("task-1-a1", ReportWhat::Started(Timestamp(1))), held("task-2-a1", ended)];
     let config = LedgerConfig { attempts_max: 4 };
