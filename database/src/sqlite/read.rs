@@ -362,6 +362,9 @@ impl Rows for Tx<'_> {
     }
 
     fn find_task(&mut self, job: JobId, position: u32) -> Result<Option<TaskState>, Fault> {
+        if let Some(live) = self.known.live_tasks.get(&(job_key(job), position)) {
+            return Ok(Some(TaskState::Live(live.clone())));
+        }
         let sql = task_sql!("WHERE job = ? AND position = ?");
         let params = [job_key(job), i64::from(position)];
         let columns = self.one(sql, params, |row| TaskColumns::read(row, 2))?;

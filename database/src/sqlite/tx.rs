@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use cloudai_model::{TaskSpec, WorkerId};
+use cloudai_model::{LiveTask, TaskSpec, TaskState, WorkerId};
 use rusqlite::{CachedStatement, Connection, ErrorCode, Statement, ffi};
 
 use crate::StoreError;
@@ -57,17 +57,31 @@ impl Fault {
     }
 }
 
-/// What a connection knows by number. Numbers are never given a new meaning, so that only a
-/// rolled back transaction can make this wrong; its owner then forgets it.
+/// What a connection knows without asking. Numbers are never given a new meaning, and live tasks
+/// have one writer, so that only a rolled back transaction can make this wrong; its owner then
+/// forgets it.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     pub(super) worker_ids: HashMap<i64, WorkerId>,
     pub(super) worker_nos: HashMap<WorkerId, i64>,
     pub(super) specs: HashMap<i64, Arc<TaskSpec>>,
     pub(super) spec_nos: HashMap<Arc<TaskSpec>, i64>,
+    /// Live tasks that this connection wrote, by job and position: each is read again when it
+    /// moves, and that is soon. Stays empty on a reader, which must see what others write.
+    pub(super) live_tasks: HashMap<(i64, u32), LiveTask>,
 }
 
 impl Known {
+    /// What this connection wrote of a task. An ended task is not written again.
+    pub(super) fn wrote_task(&mut self, job: i64, position: u32, state: &TaskState) {
+        match state {
+            TaskState::Live(live) => drop(self.live_tasks.insert((job, position), live.clone())),
+            TaskState::Fresh | TaskState::Ended(_) => {
+                self.live_tasks.remove(&(job, position));
+            }
+        }
+    }
+
     pub(super) fn worker(&mut self, no: i64, id: WorkerId) {
         self.worker_ids.insert(no, id.clone());
         self.worker_nos.insert(id, no);

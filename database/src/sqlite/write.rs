@@ -197,12 +197,14 @@ impl Tx<'_> {
             task.ended_at,
         ];
         if !change.stored {
-            self.put(INSERT_TASK, params)
+            self.put(INSERT_TASK, params)?;
         } else if task.ended_at.is_some() {
-            self.put(UPDATE_ENDED_TASK, params)
+            self.put(UPDATE_ENDED_TASK, params)?;
         } else {
-            self.put(UPDATE_LIVE_TASK, &params[..LIVE_COLUMNS])
+            self.put(UPDATE_LIVE_TASK, &params[..LIVE_COLUMNS])?;
         }
+        self.known.wrote_task(job, position, &change.state);
+        Ok(())
     }
 
     fn insert_span(&mut self, job: JobId, span: CancelledSpan) -> Result<(), Fault> {
