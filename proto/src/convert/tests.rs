@@ -288,3 +288,32 @@ fn usage_that_makes_no_sense_is_brought_into_bounds() {
     let want = Usage { cpu_bp: 0, memory_bp: 10_000, storage_bp: 0, gpu_bp: 1234 };
     assert_eq!((got.usage, got.running.len()), (want, 1));
 }
+
+#[test]
+fn orders_of_long_specs_travel_in_parts_that_a_transport_takes() {
+    let long = |job: u64| {
+        let mut spec = TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS);
+        spec.invocation = Invocation::Shell("x".repeat(60 << 10));
+        spec.name = Some(format!("job-{job}"));
+        Arc::new(spec)
+    };
+    let shared = long(0);
+    let attempt = |job: u64| AttemptId { task: TaskId::single(job), no: AttemptNo(1) };
+    let mut assign: Vec<_> = (1..=100).map(|job| (attempt(job), long(job))).collect();
+    assign.extend((101..=9_000).map(|job| (attempt(job), Arc::clone(&shared))));
+    let (stop, forget) = (vec![(attempt(9_001), StopReason::Stale)], vec![attempt(9_002)]);
+    let orders = Orders { acknowledged: 7, assign, stop, forget };
+    let mut got = Orders::default();
+    for part in to_wire::orders_in_parts(&orders) {
+        let size = prost::Message::encoded_len(&part);
+        assert!(size < 4 << 20, "{size}");
+        let Some(session_down::Message::Orders(wire)) = part.message else { panic!() };
+        let mut part = from_wire::orders(wire).unwrap();
+        got.acknowledged = got.acknowledged.max(part.acknowledged);
+        got.assign.append(&mut part.assign);
+        got.stop.append(&mut part.stop);
+        got.forget.append(&mut part.forget);
+    }
+    assert_eq!(got, orders);
+    assert_eq!(to_wire::orders_in_parts(&Orders::default()).len(), 1);
+}

@@ -8,11 +8,18 @@ use cloudai_model::{
     Resources, StopReason, TaskSpec, Timestamp, Usage, WorkerId,
 };
 
+use prost::Message;
+
 use super::{Change, FullReport, Hello, Orders, Registration, Report};
 use crate::cluster::{self, change, held, session_down, session_up, task_spec};
 
 /// Bytes in a GiB.
 const GIB: f64 = 1_073_741_824.0;
+
+/// Assigns of one message of orders in bytes; a single spec is bounded to a fraction of it.
+const ORDERS_BYTES_MAX: usize = 2 << 20;
+/// What an assign takes beyond its attempt's text and its spec, at most.
+const ASSIGN_BYTES: usize = 32;
 
 /// Thousandths as a whole with a fraction.
 pub fn units(milli: u64) -> f64 {
@@ -232,29 +239,54 @@ const fn up(message: session_up::Message) -> cluster::SessionUp {
     cluster::SessionUp { message: Some(message) }
 }
 
-/// Orders. Specs that are shared travel once.
+/// Orders as one message. Specs that are shared travel once.
 pub fn orders(orders: &Orders) -> cluster::SessionDown {
-    let mut places = HashMap::new();
-    let mut specs = Vec::new();
-    let mut assign = Vec::with_capacity(orders.assign.len());
-    for (attempt, shared) in &orders.assign {
-        let place = *places.entry(Arc::as_ptr(shared)).or_insert_with(|| {
-            specs.push(spec(shared));
-            specs.len() as u32 - 1
-        });
-        assign.push(cluster::Assign { attempt: attempt.to_string(), spec: place });
-    }
+    in_parts(orders, usize::MAX).pop().unwrap_or_default()
+}
+
+/// Orders as few messages of which none is larger than a transport takes: a plan may give one
+/// worker thousands of attempts, each with a long spec of its own.
+pub fn orders_in_parts(orders: &Orders) -> Vec<cluster::SessionDown> {
+    in_parts(orders, ORDERS_BYTES_MAX)
+}
+
+fn in_parts(orders: &Orders, bytes_max: usize) -> Vec<cluster::SessionDown> {
     let stop = |(attempt, reason): &(AttemptId, StopReason)| cluster::Stop {
         attempt: attempt.to_string(),
         reason: stop_word(*reason).to_owned(),
     };
-    let orders = cluster::Orders {
+    let mut part = cluster::Orders {
         acknowledged: orders.acknowledged,
-        specs,
-        assign,
         stop: orders.stop.iter().map(stop).collect(),
         forget: orders.forget.iter().map(AttemptId::to_string).collect(),
+        ..cluster::Orders::default()
     };
+    let mut parts = Vec::new();
+    let (mut places, mut bytes) = (HashMap::new(), 0);
+    for (attempt, shared) in &orders.assign {
+        let attempt = attempt.to_string();
+        let known = places.get(&Arc::as_ptr(shared)).copied();
+        let new = if known.is_none() { Some(spec(shared)) } else { None };
+        let size = attempt.len() + ASSIGN_BYTES + new.as_ref().map_or(0, Message::encoded_len);
+        if bytes + size > bytes_max && !part.assign.is_empty() {
+            parts.push(down(std::mem::take(&mut part)));
+            places.clear();
+            bytes = 0;
+        }
+        bytes += size;
+        let place = places.get(&Arc::as_ptr(shared)).copied().unwrap_or_else(|| {
+            part.specs.push(new.unwrap_or_else(|| spec(shared)));
+            let place = part.specs.len() as u32 - 1;
+            places.insert(Arc::as_ptr(shared), place);
+            place
+        });
+        part.assign.push(cluster::Assign { attempt, spec: place });
+    }
+    parts.push(down(part));
+    parts
+}
+
+const fn down(orders: cluster::Orders) -> cluster::SessionDown {
     cluster::SessionDown { message: Some(session_down::Message::Orders(orders)) }
 }
 
