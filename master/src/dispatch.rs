@@ -8,7 +8,7 @@ mod unary;
 use std::collections::HashMap;
 
 use cloudai_master_core::Order;
-use cloudai_model::{Session, WorkerId};
+use cloudai_model::{Session, WorkerId, WorkerKind};
 use cloudai_proto::convert::Orders;
 use tokio::sync::mpsc;
 
@@ -21,6 +21,7 @@ pub(crate) const LINK_LEN_MAX: usize = 1_024;
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub(crate) worker: WorkerId,
+    pub(crate) kind: WorkerKind,
     pub(crate) orders: mpsc::Sender<Orders>,
 }
 
@@ -36,9 +37,15 @@ impl Dispatch {
         self.links.insert(link.worker.clone(), (session, link));
     }
 
-    /// Closes every link, so that every worker says hello again.
-    pub(crate) fn disconnect_all(&mut self) {
-        self.links.clear();
+    /// As [`Dispatch::connect`], but a link that stands already is the better one.
+    pub(crate) fn attach(&mut self, session: Session, link: Link) {
+        self.links.entry(link.worker.clone()).or_insert((session, link));
+    }
+
+    /// Closes every session, so that its worker says hello again. A unary worker would not: its
+    /// heartbeats are enough for it.
+    pub(crate) fn disconnect_sessions(&mut self) {
+        self.links.retain(|_, (_, link)| link.kind == WorkerKind::Unary);
     }
 
     /// Gives each worker the orders of one turn as one batch.

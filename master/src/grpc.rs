@@ -11,15 +11,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudai_model::AttemptId;
-use cloudai_model::{LiveState, Session, TaskState};
+use cloudai_master_core::bounds;
+use cloudai_model::{AttemptId, LiveState, Session, TaskState};
 use cloudai_proto::agent::master_agent_server::MasterAgentServer;
 use cloudai_proto::cluster;
 use cloudai_proto::cluster::master_worker_server::{MasterWorker, MasterWorkerServer};
 use tokio::net::TcpListener;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::agent_record::AgentRecord;
@@ -31,10 +31,15 @@ use crate::usage::UsageTable;
 /// A vanished peer is noticed after this long without an answer to a ping.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Most calls at once on one connection.
-const STREAMS_PER_CONNECTION_MAX: u32 = 512;
+/// Most calls at once on one connection. A worker has one open for the log of each attempt that
+/// runs, and the end of another must not wait behind those: twice what a worker may hold.
+const STREAMS_PER_CONNECTION_MAX: u32 = 2 * bounds::ATTEMPTS_PER_WORKER_MAX as u32;
 /// Largest message in bytes, as the wire contract's transport has it.
 const MESSAGE_LEN_MAX: usize = 4 << 20;
+/// Largest message of a worker in bytes: a report that names, as a change and in full, as many ends
+/// as a worker holds, each with the longest message. A worker whose hello were refused for its size
+/// could never come back.
+const WORKER_MESSAGE_LEN_MAX: usize = 64 << 20;
 
 /// What every call needs.
 #[derive(Debug, Clone)]
@@ -55,8 +60,12 @@ pub(crate) async fn serve(
     services: Services,
 ) -> Result<(), tonic::transport::Error> {
     let ended = services.shutdown.clone();
+    // The server's own setting does nothing for a listener that is handed to it; without this every
+    // order waits 40 ms for the acknowledgement of the one before.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    unary::attach_known(&services.heart).await;
     let cluster = MasterWorkerServer::new(services.clone())
-        .max_decoding_message_size(MESSAGE_LEN_MAX)
+        .max_decoding_message_size(WORKER_MESSAGE_LEN_MAX)
         .max_encoding_message_size(MESSAGE_LEN_MAX);
     let agent = MasterAgentServer::new(services)
         .max_decoding_message_size(MESSAGE_LEN_MAX)
@@ -65,10 +74,9 @@ pub(crate) async fn serve(
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .tcp_nodelay(true)
         .add_service(cluster)
         .add_service(agent)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), ended.cancelled_owned())
+        .serve_with_incoming_shutdown(incoming, ended.cancelled_owned())
         .await
 }
 
@@ -106,9 +114,10 @@ impl Services {
 fn heart_status(error: &HeartError) -> Status {
     match error {
         HeartError::Busy => Status::resource_exhausted(error.to_string()),
-        HeartError::StorageFull(_) | HeartError::Storage(_) | HeartError::Stopped => {
-            Status::unavailable(error.to_string())
-        }
+        HeartError::StorageFull(_)
+        | HeartError::Storage(_)
+        | HeartError::Stopped
+        | HeartError::Replaced => Status::unavailable(error.to_string()),
     }
 }
 

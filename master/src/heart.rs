@@ -8,6 +8,7 @@
 //! **Architecture Invariant:** nobody else holds the core or the writing side of the store. What
 //! readers need of the live part is made here, on request, after the commit.
 
+mod agent_gate;
 mod console;
 mod turn;
 

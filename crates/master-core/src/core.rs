@@ -136,7 +136,12 @@ impl Core {
 
     /// Whether a plan might place something now; asking takes the wish back.
     pub fn take_plan_wish(&mut self) -> bool {
-        std::mem::take(&mut self.plan_wanted) && self.facts.queue.ready_count() > 0
+        std::mem::take(&mut self.plan_wanted) && self.has_ready()
+    }
+
+    /// Whether anything waits that a plan may place.
+    pub fn has_ready(&self) -> bool {
+        self.facts.queue.ready_count() > 0
     }
 
     /// What waits and where there is room.

@@ -34,7 +34,8 @@ pub(super) async fn open(
     let hello = from_wire::hello(hello)?;
     let worker = hello.worker.id.clone();
     let (orders, given) = mpsc::channel(LINK_LEN_MAX);
-    let link = Link { worker: worker.clone(), orders };
+    let via = orders.downgrade();
+    let link = Link { worker: worker.clone(), kind: WorkerKind::Session, orders };
     let command = Command::Hello(WorkerHello {
         id: hello.worker.id,
         session: hello.session,
@@ -46,26 +47,36 @@ pub(super) async fn open(
         held: Some(hello.held),
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
-        Answer::Welcome(session) => Ok(start(services, worker, session, up, given)),
+        Answer::Welcome(session) => {
+            let peer = Peer { services, worker, session, via };
+            Ok(start(peer, up, given))
+        }
         Answer::Rejected(rejection) => Ok(Box::pin(tokio_stream::once(Ok(refusal_of(&rejection))))),
         other => Err(Status::internal(format!("a hello was answered with {other:?}"))),
     }
 }
 
-fn start(
+/// Who is at the other end of a stream.
+struct Peer {
     services: Services,
     worker: WorkerId,
     session: Session,
+    /// Gone when another stream has taken this one's place.
+    via: mpsc::WeakSender<Orders>,
+}
+
+fn start(
+    peer: Peer,
     up: Streaming<SessionUp>,
     given: mpsc::Receiver<Orders>,
 ) -> Outbound<SessionDown> {
-    let welcome = Welcome { session: session.0, heartbeat_ms: HEARTBEAT_MS };
+    let welcome = Welcome { session: peer.session.0, heartbeat_ms: HEARTBEAT_MS };
     let welcome = SessionDown { message: Some(session_down::Message::Welcome(welcome)) };
     // What the reading side has to say ends the stream: at most one message.
     let (last_word, last) = mpsc::channel(1);
-    let shutdown = services.shutdown.clone();
+    let shutdown = peer.services.shutdown.clone();
     tokio::spawn(async move {
-        let reading = read(&services, &worker, session, up);
+        let reading = read(&peer, up);
         let ended = tokio::select! {
             ended = reading => ended,
             () = shutdown.cancelled() => None,
@@ -75,7 +86,9 @@ fn start(
             drop(last_word.send(refusal).await);
         }
     });
-    let orders = ReceiverStream::new(given).map(|orders| Last::Word(to_wire::orders(&orders)));
+    let in_parts = |orders: Orders| tokio_stream::iter(to_wire::orders_in_parts(&orders));
+    let orders = ReceiverStream::new(given);
+    let orders = futures_util::StreamExt::flat_map(orders, in_parts).map(Last::Word);
     // A link that the heart dropped (a newer one stands) ends the stream as well.
     let orders = orders.chain(tokio_stream::once(Last::End));
     // The end of the reading side is an item of its own, so that it ends the merged stream.
@@ -93,12 +106,8 @@ enum Last {
 }
 
 /// Takes reports until the worker goes or is not wanted any more.
-async fn read(
-    services: &Services,
-    worker: &WorkerId,
-    session: Session,
-    mut up: Streaming<SessionUp>,
-) -> Option<SessionDown> {
+async fn read(peer: &Peer, mut up: Streaming<SessionUp>) -> Option<SessionDown> {
+    let Peer { services, worker, session, .. } = peer;
     loop {
         let message = match tokio::time::timeout(SILENCE_MAX, up.message()).await {
             Ok(Ok(Some(message))) => message.message?,
@@ -114,12 +123,12 @@ async fn read(
         };
         let answer = match message {
             session_up::Message::Report(report) => match from_wire::report(report) {
-                Ok(report) => take_report(services, worker, session, report).await,
+                Ok(report) => take_report(peer, report).await,
                 Err(error) => return Some(refused("invalid", error.to_string())),
             },
             session_up::Message::Goodbye(goodbye) => {
                 tracing::info!("Worker {worker} says goodbye: {}", goodbye.reason);
-                let command = Command::Goodbye { worker: worker.clone(), session };
+                let command = Command::Goodbye { worker: worker.clone(), session: *session };
                 drop(services.heart.command(command).await);
                 return None;
             }
@@ -140,11 +149,10 @@ async fn read(
 }
 
 async fn take_report(
-    services: &Services,
-    worker: &WorkerId,
-    session: Session,
+    peer: &Peer,
     report: cloudai_proto::convert::Report,
 ) -> Result<Answer, crate::heart::HeartError> {
+    let Peer { services, worker, session, via } = peer;
     let mut changes: Vec<AttemptReport> = Vec::with_capacity(report.changes.len());
     let mut notes = Vec::new();
     for change in report.changes {
@@ -171,12 +179,12 @@ async fn take_report(
     });
     let command = Command::Report {
         worker: worker.clone(),
-        session: Some(session),
+        session: Some(*session),
         sequence: report.sequence,
         changes,
         full,
     };
-    services.heart.command(command).await
+    services.heart.report(command, via.clone()).await
 }
 
 fn refusal_of(rejection: &Rejection) -> SessionDown {

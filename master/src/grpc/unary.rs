@@ -1,9 +1,9 @@
 //! The calls of workers that were written by somebody who has read nothing but the wire contract.
 
 use cloudai_master_core::{Answer, Command, WorkerHello};
-use cloudai_model::{AttemptReport, ReportWhat, WorkerKind};
+use cloudai_model::{AttemptReport, ReportWhat, WorkerId, WorkerKind};
 use cloudai_proto::cluster;
-use cloudai_proto::convert::{UnaryResult, from_wire};
+use cloudai_proto::convert::{Orders, UnaryResult, from_wire};
 use cloudai_proto::log_record::{LogStream, encode};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -11,18 +11,55 @@ use tonic::Status;
 use super::{Services, heart_status, io_status};
 use crate::clock;
 use crate::dispatch::{LINK_LEN_MAX, Link, UnaryCaller};
+use crate::heart::HeartHandle;
+
+/// Both ends of the way to a worker that is called.
+struct Line {
+    link: Link,
+    caller: UnaryCaller,
+    given: mpsc::Receiver<Orders>,
+}
+
+impl Line {
+    fn prepare(
+        worker: &WorkerId,
+        address: &str,
+        heart: &HeartHandle,
+    ) -> Result<Self, tonic::transport::Error> {
+        let (orders, given) = mpsc::channel(LINK_LEN_MAX);
+        let caller = UnaryCaller::new(worker.clone(), address, heart.clone())?;
+        let link = Link { worker: worker.clone(), kind: WorkerKind::Unary, orders };
+        Ok(Self { link, caller, given })
+    }
+}
+
+/// Makes ready to call the workers that an earlier run of this master knew: they are known, so
+/// their heartbeats are answered, and nothing makes them register again.
+pub(super) async fn attach_known(heart: &HeartHandle) {
+    let Ok(view) = heart.view().await else { return };
+    for worker in view.workers.iter().map(|worker| &worker.record) {
+        if worker.kind != WorkerKind::Unary {
+            continue;
+        }
+        match Line::prepare(&worker.id, &worker.address, heart) {
+            Ok(Line { link, caller, given }) => {
+                heart.attach(worker.session, link).await;
+                tokio::spawn(caller.run(given));
+            }
+            Err(error) => tracing::warn!("cannot call worker {}: {error}", worker.id),
+        }
+    }
+}
 
 pub(super) async fn register(
     services: &Services,
     info: &cluster::WorkerInfo,
 ) -> Result<cluster::RegisterAck, Status> {
     let worker = from_wire::worker_info(info)?;
-    let (orders, given) = mpsc::channel(LINK_LEN_MAX);
-    let caller = UnaryCaller::new(worker.id.clone(), &worker.address, services.heart.clone());
-    let caller = caller.map_err(|error| {
+    let line = Line::prepare(&worker.id, &worker.address, &services.heart);
+    let Line { link, caller, given } = line.map_err(|error| {
         Status::invalid_argument(format!("worker_ip: '{}': {error}", worker.address))
     })?;
-    let link = Link { worker: worker.id.clone(), orders };
     let command = Command::Hello(WorkerHello {
         id: worker.id,
         session: None,
@@ -72,8 +109,15 @@ pub(super) async fn completion(
     result: cluster::TaskResult,
 ) -> Result<cluster::Ack, Status> {
     let result = from_wire::task_result(result)?;
-    // A stale result is answered like a fresh one: the worker is to forget it.
-    if services.check_holder(result.attempt, None).await.is_ok() {
+    // A stale result is answered like a fresh one: the worker is to forget it. What could not be
+    // looked up is not stale: the worker brings it again.
+    let holder = services.check_holder(result.attempt, None).await;
+    if let Err(status) = &holder
+        && status.code() == tonic::Code::Unavailable
+    {
+        return Err(status.clone());
+    }
+    if holder.is_ok() {
         keep_log(services, &result).await?;
         let what =
             ReportWhat::Ended { started_at: None, outcome: result.outcome, at: clock::wall() };

@@ -25,18 +25,10 @@ impl Console {
             Effect::WorkerRegistered(worker) => registered(worker),
             Effect::TaskEnded { attempt, worker: Some(worker), outcome } if self.may_speak() => {
                 let (task, status) = (attempt.task, status_word(outcome));
-                let cause = outcome.cause;
-                if cause.is_success() {
-                    tracing::info!(
-                        "Task completion: {task} from worker {worker} [Status: {status}]"
-                    );
-                } else {
-                    tracing::info!(
-                        "Task completion: {task} from worker {worker} [Status: {status}] \
-                         ({cause}: {})",
-                        outcome.message
-                    );
-                }
+                let why = why(outcome);
+                tracing::info!(
+                    "Task completion: {task} from worker {worker} [Status: {status}]{why}"
+                );
             }
             Effect::AttemptLost { attempt, worker, cause, message } if self.may_speak() => {
                 let worker = worker.as_ref().map_or("-", |worker| worker.as_str());
@@ -72,6 +64,15 @@ fn status_word(outcome: &Outcome) -> &'static str {
         Cause::Exit(0) => "success",
         Cause::Cancelled => "cancelled",
         _ => "failed",
+    }
+}
+
+/// What the status word leaves open: ` (oom)`, ` (image: no such image)`.
+fn why(outcome: &Outcome) -> String {
+    match (outcome.cause, outcome.message.as_str()) {
+        (Cause::Exit(0) | Cause::Cancelled, _) => String::new(),
+        (cause, "") => format!(" ({cause})"),
+        (cause, message) => format!(" ({cause}: {message})"),
     }
 }
 

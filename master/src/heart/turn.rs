@@ -12,6 +12,7 @@ use cloudai_model::{Monotonic, Now};
 use cloudai_scheduler::Policy;
 use tokio::sync::{broadcast, mpsc};
 
+use super::agent_gate::AgentGate;
 use super::console::Console;
 use super::{Change, HeartError, HeartSettings, Message, Reply};
 use crate::clock;
@@ -27,9 +28,7 @@ pub(super) struct Heart {
     store: Box<dyn Store>,
     settings: Settings,
     policy: Box<dyn Policy>,
-    agent_deadline_ms: Option<u64>,
-    /// Until when planning is left to the agent.
-    agent_until: Option<Monotonic>,
+    agent: AgentGate,
     dispatch: Dispatch,
     changes: broadcast::Sender<Change>,
     console: Console,
@@ -57,8 +56,7 @@ impl Heart {
             store,
             settings: settings.core,
             policy: settings.policy,
-            agent_deadline_ms: settings.agent_deadline_ms,
-            agent_until: None,
+            agent: AgentGate::new(settings.agent_deadline_ms),
             dispatch: Dispatch::default(),
             changes,
             console: Console::default(),
@@ -91,7 +89,7 @@ impl Heart {
     }
 
     fn next_deadline(&self) -> Option<Monotonic> {
-        [self.core.next_deadline(), self.agent_until].into_iter().flatten().min()
+        [self.core.next_deadline(), self.agent.next_deadline()].into_iter().flatten().min()
     }
 
     /// Takes everything that came in; true when it was told to stop.
@@ -122,18 +120,20 @@ impl Heart {
                     }
                     return;
                 }
-                if matches!(command, Command::Propose(_)) {
-                    self.leave_to_agent(now);
-                }
+                let by_agent = matches!(command, Command::Propose(_));
                 self.last_token += 1;
                 let token = Token(self.last_token);
                 waiters.answers.insert(token, (reply, link));
-                batch.append(self.core.step(now, Input { from: Some(token), command }));
+                let decided = self.core.step(now, Input { from: Some(token), command });
+                if by_agent && !decided.events().is_empty() {
+                    self.agent.was_useful(now.mono);
+                }
+                batch.append(decided);
             }
             Message::View(reply) => waiters.views.push(reply),
             Message::Stop => waiters.stop = true,
             Message::Pending(..) => {
-                self.leave_to_agent(now);
+                self.agent.looked(now.mono, self.core.has_ready());
                 waiters.questions.push(message);
             }
             Message::Explain(..) => waiters.questions.push(message),
@@ -150,22 +150,9 @@ impl Heart {
         Ok(())
     }
 
-    /// An agent is there: planning is left to it until its deadline. While a task waits nothing
-    /// moves the deadline, so that no agent keeps a task from the policy for longer.
-    fn leave_to_agent(&mut self, now: Now) {
-        let Some(ms) = self.agent_deadline_ms else { return };
-        if self.agent_until.is_none() || self.core.pending(1).is_empty() {
-            self.agent_until = Some(now.mono.plus_ms(ms));
-        }
-    }
-
     /// At most one plan a turn, and only when something changed that it might use.
     fn plan(&mut self, now: Now, batch: &mut Batch) {
-        if self.agent_until.is_some_and(|until| now.mono < until) {
-            return;
-        }
-        self.agent_until = None;
-        if !self.core.take_plan_wish() {
+        if !self.agent.policy_plans(now.mono) || !self.core.take_plan_wish() {
             return;
         }
         let problem = self.core.problem();

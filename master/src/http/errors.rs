@@ -116,7 +116,7 @@ impl From<HeartError> for Failure {
     fn from(error: HeartError) -> Self {
         match error {
             HeartError::Busy => Self::busy("the master has as much to do as it takes"),
-            HeartError::Stopped => Self::stopping(),
+            HeartError::Stopped | HeartError::Replaced => Self::stopping(),
             HeartError::StorageFull(words) => Self::new(ErrorCode::StorageFull, words)
                 .hint("free space on the master's disk; tasks that run go on meanwhile"),
             HeartError::Storage(words) => {
