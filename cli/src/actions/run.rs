@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use cloudai_api::{AttemptState, LogEnd, OutcomeView, SubmitResponse, TaskDetail, TaskStatus};
+use cloudai_api::{
+    AttemptState, CancelResponse, ErrorCode, LogEnd, OutcomeView, SubmitResponse, TaskDetail,
+    TaskStatus,
+};
 use indicatif::{ProgressBar, ProgressDrawTarget};
 
 use super::follow::{Follower, Heard, Printer};
@@ -264,13 +267,20 @@ fn tell_outcome(session: &mut Session, task: &str, outcome: &OutcomeView) {
     session.screen.message(text);
 }
 
+/// A number alone is a task, or a whole array.
+fn cancel_one(session: &Session, task: &TaskRef) -> Result<CancelResponse, Failure> {
+    match (session.client.cancel_task(task), task.find_job()) {
+        (Err(failure), Some(job)) if failure.code == Some(ErrorCode::TaskNotFound) => {
+            session.client.cancel_job(job)
+        }
+        (answer, _) => answer,
+    }
+}
+
 /// `cancel`.
 pub(super) fn cancel(session: &mut Session, tasks: &[TaskRef]) -> Result<u8, Failure> {
     for task in tasks {
-        let answer = match task.find_job() {
-            Some(job) => session.client.cancel_job(job)?,
-            None => session.client.cancel_task(task)?,
-        };
+        let answer = cancel_one(session, task)?;
         if session.json {
             write_json(&mut session.screen, &answer)?;
             continue;
