@@ -134,6 +134,16 @@ impl Cluster {
         self.master.as_mut().expect("the master runs")
     }
 
+    /// Says a line at `master>` and waits for each of the answers.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str, answers: &[&str]) {
+        let mark = self.master().mark();
+        self.master_mut().say(line);
+        for answer in answers {
+            self.master().wait_for_after(mark, answer);
+        }
+    }
+
     /// `kill -9` of the master.
     pub fn kill_master(&mut self) {
         self.master = None;

@@ -17,16 +17,6 @@ fn with_workers(ids: &[&str]) -> (Cluster, Vec<Worker>) {
     (cluster, workers)
 }
 
-/// Says a line at `master>` and waits for each of the answers.
-#[track_caller]
-fn ask(cluster: &mut Cluster, line: &str, answers: &[&str]) {
-    let mark = cluster.master().mark();
-    cluster.master_mut().say(line);
-    for answer in answers {
-        cluster.master().wait_for_after(mark, answer);
-    }
-}
-
 /// Ends a worker by Ctrl-C: it must end well and leave nothing behind.
 #[track_caller]
 fn end_worker(mut worker: Worker) {
@@ -80,8 +70,7 @@ fn a01_master_starts() {
 #[test]
 fn a02_cli() {
     let (mut cluster, _) = with_workers(&[]);
-    ask(
-        &mut cluster,
+    cluster.ask(
         "help",
         &[
             "task <worker> <image>",
@@ -99,8 +88,8 @@ fn a02_cli() {
         ],
     );
     let nothing = ["Total workers: 0", "Active workers: 0", "Running tasks: 0"];
-    ask(&mut cluster, "status", &nothing);
-    ask(&mut cluster, "workers", &["No workers registered yet"]);
+    cluster.ask("status", &nothing);
+    cluster.ask("workers", &["No workers registered yet"]);
     cluster.cli(&["workers"]).check(0, &["No workers registered yet"]);
 }
 
@@ -169,7 +158,7 @@ fn a04_workers() {
         "GPU",
         "Running tasks: 0",
     ];
-    ask(&mut cluster, "workers", &words);
+    cluster.ask("workers", &words);
     cluster.cli(&["workers"]).check(0, &words);
     let view = cluster.worker_view("worker-1");
     assert_eq!(view["status"], "active");
@@ -181,14 +170,13 @@ fn a04_workers() {
 fn a05_status() {
     let (mut cluster, _workers) = with_workers(&["worker-1"]);
     let one = ["Total workers: 1", "Active workers: 1", "Running tasks: 0"];
-    ask(&mut cluster, "status", &one);
+    cluster.ask("status", &one);
 }
 
 #[test]
 fn a06_task() {
     let (mut cluster, workers) = with_workers(&["worker-1"]);
-    ask(
-        &mut cluster,
+    cluster.ask(
         &format!("task worker-1 {BUSYBOX} -- sh -c 'echo sum $((40+2))'"),
         &[
             "Assigning task to worker worker-1...",
@@ -207,7 +195,7 @@ fn a06_task() {
         "Task completed: task-1",
         "Task result reported: task-1",
     ]);
-    ask(&mut cluster, "logs task-1", &["sum 42"]);
+    cluster.ask("logs task-1", &["sum 42"]);
     assert_eq!(cluster.ok(&["logs", "1"]), "sum 42");
 }
 
@@ -216,7 +204,7 @@ fn a07_second_task() {
     let (mut cluster, _workers) = with_workers(&["worker-1"]);
     for number in 1..=2 {
         let line = format!("task worker-1 {BUSYBOX} -- sh -c 'echo sum $((40+{number}))'");
-        ask(&mut cluster, &line, &[&format!("Task task-{number} assigned successfully!")]);
+        cluster.ask(&line, &[&format!("Task task-{number} assigned successfully!")]);
     }
     for number in 1..=2 {
         let task = format!("task-{number}");
@@ -228,10 +216,10 @@ fn a07_second_task() {
 #[test]
 fn a08_second_worker() {
     let (mut cluster, workers) = with_workers(&["worker-1", "worker-2"]);
-    ask(&mut cluster, "workers", &["worker-1", "worker-2"]);
-    ask(&mut cluster, "status", &["Total workers: 2", "Active workers: 2"]);
+    cluster.ask("workers", &["worker-1", "worker-2"]);
+    cluster.ask("status", &["Total workers: 2", "Active workers: 2"]);
     let line = format!("task worker-2 {BUSYBOX} -- sleep 1");
-    ask(&mut cluster, &line, &["Task task-1 assigned successfully!"]);
+    cluster.ask(&line, &["Task task-1 assigned successfully!"]);
     let container = cluster.wait_container("task-1", &workers[1]);
     let labels = &engine::inspect(&container)["Config"]["Labels"];
     assert_eq!(labels["cloudai.worker"], "worker-2");
@@ -265,8 +253,8 @@ fn a10_worker_comes_back() {
     let gone = Instant::now();
     cluster.wait_worker("worker-1", "inactive");
     assert!(gone.elapsed() < Duration::from_secs(20), "only after {:?}", gone.elapsed());
-    ask(&mut cluster, "status", &["Total workers: 1", "Active workers: 0", "Inactive workers: 1"]);
-    ask(&mut cluster, "workers", &["worker-1  Inactive"]);
+    cluster.ask("status", &["Total workers: 1", "Active workers: 0", "Inactive workers: 1"]);
+    cluster.ask("workers", &["worker-1  Inactive"]);
     let waiting = cluster.submit(&[BUSYBOX]);
     let worker = cluster.worker("worker-1", &[]);
     cluster.wait_worker("worker-1", "active");
@@ -275,7 +263,7 @@ fn a10_worker_comes_back() {
     end_worker(worker);
     cluster.wait_worker("worker-1", "inactive");
     let worker = cluster.worker("worker-1", &[]);
-    ask(&mut cluster, "status", &["Total workers: 1", "Active workers: 1"]);
+    cluster.ask("status", &["Total workers: 1", "Active workers: 1"]);
     cluster.wait_success(&cluster.submit(&[BUSYBOX]));
     // Only cut off: the process itself comes back without being started.
     let mark = worker.process.mark();
@@ -334,8 +322,7 @@ fn a12_restart() {
 fn a13_unknown_image() {
     let (mut cluster, _workers) = with_workers(&["worker-1"]);
     let image = "localhost:1/no/such/image:none";
-    ask(
-        &mut cluster,
+    cluster.ask(
         &format!("task worker-1 {image}"),
         &["Task completion: task-1 from worker worker-1 [Status: failed]"],
     );
@@ -354,7 +341,7 @@ fn a13_unknown_image() {
 fn a14_unknown_worker() {
     let (mut cluster, _workers) = with_workers(&["worker-1"]);
     let line = format!("task worker-99 {BUSYBOX}");
-    ask(&mut cluster, &line, &["Worker 'worker-99' not found"]);
+    cluster.ask(&line, &["Worker 'worker-99' not found"]);
     let ran = cluster.cli(&["submit", "--worker", "worker-99", BUSYBOX]);
     ran.check(125, &["Worker 'worker-99' not found"]);
     cluster.cli(&["tasks"]).check(0, &["No tasks"]);
@@ -421,16 +408,16 @@ fn a18_end_to_end() {
     let (mut cluster, mut workers) = with_workers(&["worker-1"]);
     cluster.master().wait_for("SQLite");
     let first = format!("task worker-1 {SAMPLE}");
-    ask(&mut cluster, &first, &["Task task-1 assigned successfully!"]);
+    cluster.ask(&first, &["Task task-1 assigned successfully!"]);
     cluster.wait_status("task-1", "running");
     workers.push(cluster.worker("worker-2", &[]));
     let second = format!("task worker-2 {SAMPLE} -name second -cpu_cores 0.5 -mem 0.25");
-    ask(&mut cluster, &second, &["Task task-2 assigned successfully!"]);
+    cluster.ask(&second, &["Task task-2 assigned successfully!"]);
     for task in ["task-1", "task-2"] {
         let detail = cluster.wait_success(task);
         assert_eq!(detail["worker"], task.replace("task", "worker"));
         assert_eq!(detail["files"][0]["path"], "result.json");
-        ask(&mut cluster, &format!("logs {task}"), &["Task completed successfully!"]);
+        cluster.ask(&format!("logs {task}"), &["Task completed successfully!"]);
     }
     let spec = &cluster.task("task-2")["spec"]["needs"];
     assert_eq!((&spec["cpus"], &spec["memory_bytes"]), (&0.5.into(), &(1_u64 << 28).into()));
@@ -445,7 +432,7 @@ fn a18_end_to_end() {
 fn a19_scheduler_chooses() {
     let (mut cluster, _workers) = with_workers(&["worker-1", "worker-2"]);
     let line = format!("task {BUSYBOX} -name chosen");
-    ask(&mut cluster, &line, &[&format!("Docker Image: {BUSYBOX}"), "Task task-1 "]);
+    cluster.ask(&line, &[&format!("Docker Image: {BUSYBOX}"), "Task task-1 "]);
     let detail = cluster.wait_success("task-1");
     let worker = detail["worker"].as_str().unwrap();
     assert!(["worker-1", "worker-2"].contains(&worker), "{detail:#}");
@@ -455,11 +442,11 @@ fn a19_scheduler_chooses() {
 #[test]
 fn a20_unknown_command_and_usage() {
     let (mut cluster, _) = with_workers(&[]);
-    ask(&mut cluster, "x", &["Unknown command: x"]);
-    ask(&mut cluster, "task", &["Usage: task "]);
-    ask(&mut cluster, "task a b c", &["Usage: task "]);
+    cluster.ask("x", &["Unknown command: x"]);
+    cluster.ask("task", &["Usage: task "]);
+    cluster.ask("task a b c", &["Usage: task "]);
     // None of them was an end: the prompt goes on.
-    ask(&mut cluster, "workers", &["No workers registered yet"]);
+    cluster.ask("workers", &["No workers registered yet"]);
     let shell = cluster.cli(&["x"]);
     shell.check(2, &["unrecognized subcommand 'x'"]);
 }

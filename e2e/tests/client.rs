@@ -82,8 +82,12 @@ fn cancel_ends_a_running_task() {
 fn cancel_takes_a_waiting_task_out_of_the_queue() {
     let (cluster, _worker) = cluster_with(&[]);
     let task = cluster.submit(&["--cpus", "1000", BUSYBOX]);
-    cluster.cli(&["cancel", &task]).check(0, &["1 cancelled"]);
+    cluster.cli(&["cancel", "1"]).check(0, &["task-1: 1 cancelled"]);
     assert_eq!(cluster.wait_end(&task)["status"], "cancelled");
+    cluster.submit(&["--array", "1-4", "--cpus", "1000", BUSYBOX]);
+    cluster.cli(&["cancel", "2.3"]).check(0, &["task-2.3: 1 cancelled"]);
+    cluster.cli(&["cancel", "2"]).check(0, &["job-2: 3 cancelled, 1 had ended already"]);
+    cluster.cli(&["cancel", "9"]).check(125, &["there is no job-9"]);
     assert_eq!(cluster.ok(&["queue"]), "The queue is empty");
 }
 
@@ -322,4 +326,30 @@ fn completions_and_manual_pages_are_written() {
     assert!(page.contains("request\\-id"), "{page}");
     cluster.cli(&["--help"]).check(0, &["Examples:", "Exit codes:"]);
     cluster.cli(&["--version"]).check(0, &["cloudai "]);
+}
+
+#[test]
+fn the_prompt_knows_the_words_of_the_specification() {
+    let mut cluster = Cluster::start_with(cloudai_e2e::Console::Script, &["--repl"]);
+    let _worker = cluster.worker("worker-1", &["--executor", "mock", "--cpus", "4"]);
+    cluster.ask(
+        "task worker-1 image -cpu_cores 2 -mem 1 -storage 1 -- sleep 600",
+        &["task-1 assigned"],
+    );
+    cluster.wait_status("task-1", "running");
+    let mut ask = |line: &str, answers: &[&str]| cluster.ask(line, answers);
+    ask("task image -cpu_cores=64", &["Task task-2 "]);
+    ask("stats worker-1", &["worker-1  Active", "Running tasks: 1", "task-1"]);
+    ask("queue", &["Waiting tasks: 1", "task-2"]);
+    ask("dispatch", &["What is left waits:", "task-2"]);
+    ask("list-tasks running", &["task-1  running"]);
+    ask("list-tasks", &["task-1", "task-2"]);
+    ask("task show 2", &["queued"]);
+    ask("explain 2", &["worker-1: wants 64 cores, 4 in all"]);
+    ask("cancel 1", &["task-1: 1 being stopped"]);
+    ask("monitor 1", &["task-1 cancelled"]);
+    ask("task worker-1 image -cpu_cores 0", &["must be more than 0"]);
+    ask("task worker-1 image -gpu_cores 0 -- echo none", &["Task task-3 assigned"]);
+    ask("monitor 3", &["task-3 succeeded"]);
+    ask("status --json", &["\"succeeded\": 1"]);
 }
