@@ -1,5 +1,6 @@
 //! A worker of ours and somebody who speaks to it by the unary calls alone, as a master written in
-//! any language would: only the fields below 20. The test blocks its own thread beside the runtime's.
+//! any language would: only the fields below 20. The tests block their own thread; the client has
+//! others.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
 use cloudai_e2e::{BUSYBOX, Cluster, Worker, engine};
