@@ -7,6 +7,8 @@ mod session;
 mod unary;
 mod upload;
 
+pub(crate) use unary::attach_known;
+
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,7 +65,7 @@ pub(crate) async fn serve(
     // The server's own setting does nothing for a listener that is handed to it; without this every
     // order waits 40 ms for the acknowledgement of the one before.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    unary::attach_known(&services.heart).await;
+    attach_known(&services.heart).await;
     let cluster = MasterWorkerServer::new(services.clone())
         .max_decoding_message_size(WORKER_MESSAGE_LEN_MAX)
         .max_encoding_message_size(MESSAGE_LEN_MAX);

@@ -10,6 +10,8 @@
 
 mod agent_gate;
 mod console;
+#[cfg(test)]
+mod tests;
 mod turn;
 
 use std::sync::Arc;
@@ -19,7 +21,8 @@ use cloudai_database::{Store, StoreError};
 use cloudai_master_core::{
     Answer, ClusterView, Command, Core, Explanation, PendingTask, RestoreError, Settings,
 };
-use cloudai_model::{JobId, TaskId, WorkerId};
+use cloudai_model::{JobId, Session, TaskId, WorkerId};
+use cloudai_proto::convert::Orders;
 use cloudai_scheduler::Policy;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -42,6 +45,9 @@ pub enum HeartError {
     /// The master is stopping.
     #[error("the master is stopping")]
     Stopped,
+    /// Another stream of the same worker has taken this one's place.
+    #[error("a newer connection of this worker has taken over")]
+    Replaced,
     /// The store has no room. Nothing was accepted.
     #[error("{0}")]
     StorageFull(String),
@@ -84,11 +90,21 @@ pub enum Change {
     Worker(WorkerId),
 }
 
+/// The link over which something came.
+pub(crate) type Via = mpsc::WeakSender<Orders>;
 type Reply<T> = oneshot::Sender<Result<T, HeartError>>;
 
 /// What the heart is asked.
 enum Message {
-    Command { command: Command, reply: Option<Reply<Answer>>, link: Option<Link> },
+    Command {
+        command: Command,
+        reply: Option<Reply<Answer>>,
+        link: Option<Link>,
+    },
+    /// A report that came over a link, which is gone when another took its place.
+    Report(Command, Via, Reply<Answer>),
+    /// A link to a worker that need not say hello.
+    Attach(Session, Link),
     View(Reply<Arc<ClusterView>>),
     Explain(TaskId, Reply<Option<Explanation>>),
     Pending(usize, Reply<Vec<PendingTask>>),
@@ -106,6 +122,8 @@ impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Command { .. } => "Command",
+            Self::Report(..) => "Report",
+            Self::Attach(..) => "Attach",
             Self::View(_) => "View",
             Self::Explain(..) => "Explain",
             Self::Pending(..) => "Pending",
@@ -134,6 +152,18 @@ impl HeartHandle {
     /// Gives a worker's hello together with the link on which it is to be reached from now on.
     pub(crate) async fn hello(&self, command: Command, link: Link) -> Result<Answer, HeartError> {
         self.ask(|reply| Message::Command { command, reply: Some(reply), link: Some(link) }).await
+    }
+
+    /// Gives a report of a session. What an older stream of the same session still has to say is
+    /// refused once a newer one stands: it would be taken for the present state.
+    pub(crate) async fn report(&self, report: Command, via: Via) -> Result<Answer, HeartError> {
+        self.ask(|reply| Message::Report(report, via, reply)).await
+    }
+
+    /// The worker of this session is reached over this link, unless it has one.
+    pub(crate) async fn attach(&self, session: Session, link: Link) {
+        // A heart that has stopped sends nothing any more.
+        drop(self.inbox.send(Message::Attach(session, link)).await);
     }
 
     /// The cluster as it is now, after everything that was asked before.

@@ -35,7 +35,7 @@ impl Line {
 
 /// Makes ready to call the workers that an earlier run of this master knew: they are known, so
 /// their heartbeats are answered, and nothing makes them register again.
-pub(super) async fn attach_known(heart: &HeartHandle) {
+pub(crate) async fn attach_known(heart: &HeartHandle) {
     let Ok(view) = heart.view().await else { return };
     for worker in view.workers.iter().map(|worker| &worker.record) {
         if worker.kind != WorkerKind::Unary {

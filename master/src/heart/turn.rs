@@ -1,6 +1,6 @@
 //! One turn after the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use cloudai_database::{Store, StoreError};
 use cloudai_master_core::{
     Answer, Batch, ClusterView, Command, Core, Effect, Input, Settings, Token,
 };
-use cloudai_model::{Monotonic, Now};
+use cloudai_model::{Monotonic, Now, WorkerId};
 use cloudai_scheduler::Policy;
 use tokio::sync::{broadcast, mpsc};
 
@@ -20,6 +20,8 @@ use crate::dispatch::{Dispatch, Link};
 
 /// Most messages in one turn: bounds the size of a transaction and the wait of the first.
 const MESSAGES_PER_TURN_MAX: usize = 1_024;
+/// How much later than it wanted a turn may begin before the master has stood still.
+const STALL_MS_MAX: u64 = 5_000;
 /// Pause between attempts to read a store that fails.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -39,6 +41,8 @@ pub(super) struct Heart {
 #[derive(Default)]
 struct Waiters {
     answers: HashMap<Token, (Option<Reply<Answer>>, Option<Link>)>,
+    /// Workers that said hello in this turn: what else is here of them came over an older link.
+    hellos: HashSet<WorkerId>,
     views: Vec<Reply<Arc<ClusterView>>>,
     questions: Vec<Message>,
     stop: bool,
@@ -95,6 +99,7 @@ impl Heart {
     /// Takes everything that came in; true when it was told to stop.
     fn turn(&mut self, messages: impl Iterator<Item = Message>) -> bool {
         let now = clock::now();
+        self.look_for_stall(now);
         let mut batch = self.core.step(now, Input { from: None, command: Command::Tick });
         let mut waiters = Waiters::default();
         for message in messages {
@@ -111,6 +116,16 @@ impl Heart {
         waiters.stop
     }
 
+    /// A master that was stopped itself must not hold the silence against its workers: their
+    /// reports wait to be read.
+    fn look_for_stall(&mut self, now: Now) {
+        let late_ms = self.core.next_deadline().map_or(0, |due| now.mono.ms_since(due));
+        if late_ms > STALL_MS_MAX {
+            tracing::warn!("the master stood still for {late_ms} ms; leases run anew");
+            self.core.renew_leases(now);
+        }
+    }
+
     fn take(&mut self, now: Now, message: Message, batch: &mut Batch, waiters: &mut Waiters) {
         match message {
             Message::Command { mut command, reply, link } => {
@@ -120,16 +135,26 @@ impl Heart {
                     }
                     return;
                 }
+                if let (Command::Hello(hello), Some(_)) = (&command, &link) {
+                    waiters.hellos.insert(hello.id.clone());
+                }
                 let by_agent = matches!(command, Command::Propose(_));
-                self.last_token += 1;
-                let token = Token(self.last_token);
-                waiters.answers.insert(token, (reply, link));
-                let decided = self.core.step(now, Input { from: Some(token), command });
+                let decided = self.step(now, command, (reply, link), waiters);
                 if by_agent && !decided.events().is_empty() {
                     self.agent.was_useful(now.mono);
                 }
                 batch.append(decided);
             }
+            Message::Report(report, via, reply) => {
+                let is_of = |worker: &WorkerId| waiters.hellos.contains(worker);
+                let again = matches!(&report, Command::Report { worker, .. } if is_of(worker));
+                if again || via.upgrade().is_none() {
+                    drop(reply.send(Err(HeartError::Replaced)));
+                    return;
+                }
+                batch.append(self.step(now, report, (Some(reply), None), waiters));
+            }
+            Message::Attach(session, link) => self.dispatch.attach(session, link),
             Message::View(reply) => waiters.views.push(reply),
             Message::Stop => waiters.stop = true,
             Message::Pending(..) => {
@@ -138,6 +163,19 @@ impl Heart {
             }
             Message::Explain(..) => waiters.questions.push(message),
         }
+    }
+
+    fn step(
+        &mut self,
+        now: Now,
+        command: Command,
+        waiter: (Option<Reply<Answer>>, Option<Link>),
+        waiters: &mut Waiters,
+    ) -> Batch {
+        self.last_token += 1;
+        let token = Token(self.last_token);
+        waiters.answers.insert(token, waiter);
+        self.core.step(now, Input { from: Some(token), command })
     }
 
     /// A submit that was sent again long after its job ended is known to the store only.
@@ -240,7 +278,7 @@ impl Heart {
                 Ok(core) => {
                     self.core = core;
                     // Every worker says hello again and tells what it holds.
-                    self.dispatch.disconnect_all();
+                    self.dispatch.disconnect_sessions();
                     return;
                 }
                 Err(error) => tracing::error!("cannot load the store again: {error}"),
