@@ -60,6 +60,11 @@ impl Leases {
         now >= self.renewed_at.plus_ms(lease_ms)
     }
 
+    /// How much of a lease is left, in milliseconds.
+    pub(crate) fn left_ms(&self, lease_ms: u64, now: Monotonic) -> u64 {
+        self.renewed_at.plus_ms(lease_ms).ms_since(now)
+    }
+
     /// When the shortest lease ends.
     pub(crate) fn next_end(&self) -> Option<Monotonic> {
         let (shortest_ms, _) = self.lengths.first_key_value()?;

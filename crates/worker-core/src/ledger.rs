@@ -14,6 +14,10 @@ use crate::words::{Deadline, DeadlineReason, Effect, Input, Outgoing, RefusalRea
 /// How many forgotten attempts are remembered, so that a late assign of one is refused.
 pub const FORGOTTEN_LEN_MAX: usize = 16_384;
 
+/// Most time from SIGTERM to SIGKILL for an attempt without a valid lease, in milliseconds: its
+/// master waits little longer before it places the task again, or has done so.
+const LEASE_END_GRACE_MS_MAX: u64 = 1_000;
+
 /// The bounds of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerConfig {
@@ -193,7 +197,7 @@ impl Ledger {
             Input::SessionUnknown => self.session = None,
             Input::Acknowledged { sequence } => self.leases.acknowledge(sequence),
             Input::Tick => self.end_leases(now, effects),
-            Input::ShutDown => self.shut_down(effects),
+            Input::ShutDown => self.shut_down(now, effects),
         }
     }
 
@@ -244,7 +248,9 @@ impl Ledger {
     fn stop(&mut self, attempt: AttemptId, reason: StopReason, effects: &mut Vec<Effect>) {
         let Some(entry) = self.held.get(&attempt) else { return };
         match (reason, entry.is_live()) {
-            (StopReason::Cancelled, true) => self.stop_live(attempt, Cause::Cancelled, effects),
+            (StopReason::Cancelled, true) => {
+                self.stop_live(attempt, Cause::Cancelled, u64::MAX, effects);
+            }
             (StopReason::Cancelled, false) => {}
             (StopReason::Stale, true) => self.discard_live(attempt, effects),
             (StopReason::Stale, false) => self.drop_held(attempt, effects),
@@ -252,17 +258,24 @@ impl Ledger {
     }
 
     /// Stops a live attempt with a cause, once. From here on no lease has to end it.
-    fn stop_live(&mut self, attempt: AttemptId, cause: Cause, effects: &mut Vec<Effect>) {
+    fn stop_live(
+        &mut self,
+        attempt: AttemptId,
+        cause: Cause,
+        grace_ms_max: u64,
+        effects: &mut Vec<Effect>,
+    ) {
         let entry = self.held.get_mut(&attempt).expect("a live attempt is held");
         if entry.stopping == Stopping::No {
             entry.stopping = Stopping::Report;
             self.leases.remove(entry.lease_ms);
-            effects.push(Effect::Stop { attempt, cause, grace_ms: entry.grace_ms });
+            let grace_ms = entry.grace_ms.min(grace_ms_max);
+            effects.push(Effect::Stop { attempt, cause, grace_ms });
         }
     }
 
     fn discard_live(&mut self, attempt: AttemptId, effects: &mut Vec<Effect>) {
-        self.stop_live(attempt, Cause::WorkerLost, effects);
+        self.stop_live(attempt, Cause::WorkerLost, LEASE_END_GRACE_MS_MAX, effects);
         let entry = self.held.get_mut(&attempt).expect("a live attempt is held");
         entry.stopping = Stopping::Discard;
     }
@@ -358,15 +371,20 @@ impl Ledger {
         };
         let attempts = self.held.iter().filter(|(_, entry)| over(entry)).map(|(id, _)| *id);
         for attempt in attempts.collect::<Vec<_>>() {
-            self.stop_live(attempt, Cause::WorkerLost, effects);
+            self.stop_live(attempt, Cause::WorkerLost, LEASE_END_GRACE_MS_MAX, effects);
         }
     }
 
-    fn shut_down(&mut self, effects: &mut Vec<Effect>) {
+    /// The master hears nothing from here on: a grace ends with the lease, behind which it places
+    /// the task again.
+    fn shut_down(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
         self.shutting_down = true;
-        let live = self.held.iter().filter(|(_, entry)| entry.is_live()).map(|(id, _)| *id);
-        for attempt in live.collect::<Vec<_>>() {
-            self.stop_live(attempt, Cause::WorkerLost, effects);
+        let live = self.held.iter().filter(|(_, entry)| entry.is_live());
+        let left = |entry: &Entry| self.leases.left_ms(entry.lease_ms, now);
+        let live = live.map(|(attempt, entry)| (*attempt, left(entry))).collect::<Vec<_>>();
+        for (attempt, left_ms) in live {
+            let grace_ms_max = left_ms.max(LEASE_END_GRACE_MS_MAX);
+            self.stop_live(attempt, Cause::WorkerLost, grace_ms_max, effects);
         }
     }
 

@@ -93,8 +93,8 @@ pub enum Effect {
         /// Which.
         attempt: AttemptId,
     },
-    /// An assign was not taken. The master learns it from the next full report, where the attempt
-    /// is missing.
+    /// An assign was not taken. It is to be reported as ended, so that the task is tried again: the
+    /// master would give it again with each full report where it is missing.
     Refuse {
         /// Which.
         attempt: AttemptId,

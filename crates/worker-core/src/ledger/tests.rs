@@ -255,6 +255,34 @@ fn a_stale_attempt_is_forgotten_without_a_word_once_it_is_gone() {
     );
 }
 
+/// The graces of the stops that come of an input, in milliseconds.
+fn graces(ledger: &mut Ledger, now: u64, input: Input) -> Vec<u64> {
+    let mut effects = Vec::new();
+    ledger.step(Monotonic(now), input, &mut effects);
+    let grace = |effect| match effect {
+        Effect::Stop { grace_ms, .. } => Some(grace_ms),
+        _ => None,
+    };
+    effects.into_iter().filter_map(grace).collect()
+}
+
+#[test]
+fn a_stop_is_over_before_the_master_may_place_the_task_again() {
+    let begin = || {
+        let mut world = World::new(4);
+        world.run("assign task-1-a1 lease 15000");
+        world.ledger
+    };
+    let by_user = Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Cancelled };
+    assert_eq!(graces(&mut begin(), 14_000, by_user), [10_000]);
+    assert_eq!(graces(&mut begin(), 1_000, Input::ShutDown), [10_000]);
+    assert_eq!(graces(&mut begin(), 9_000, Input::ShutDown), [6_000]);
+    assert_eq!(graces(&mut begin(), 15_000, Input::ShutDown), [LEASE_END_GRACE_MS_MAX]);
+    assert_eq!(graces(&mut begin(), 15_000, Input::Tick), [LEASE_END_GRACE_MS_MAX]);
+    let stale = Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Stale };
+    assert_eq!(graces(&mut begin(), 0, stale), [LEASE_END_GRACE_MS_MAX]);
+}
+
 #[test]
 fn what_the_master_forgets_while_it_runs_is_stopped() {
     check(
