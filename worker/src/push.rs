@@ -28,33 +28,32 @@ enum Broken {
 }
 
 /// Pushes until the log is final and the master has all of it. Gives up only when the master says
-/// that it will never take it, or the spool cannot be read.
+/// that it will never take it, or the spool cannot be read; why comes back in words.
 pub(crate) async fn push_log(
     client: Client,
     session: &AtomicU64,
     attempt: AttemptId,
     mut spool: LogSpool,
-) {
+) -> Result<(), String> {
     if spool.wait_beyond(0).await == LogLength::Final(0) {
-        return;
+        return Ok(());
     }
     let mut tries = Tries::new();
     let mut stored = 0;
     loop {
         let before = stored;
         match push_stream(client.clone(), session, attempt, &mut spool, &mut stored).await {
-            Ok(()) => return,
+            Ok(()) => return Ok(()),
             Err(Broken::Call(status)) if tries.again(&status).await => {}
             Err(Broken::Call(status)) => {
-                tracing::warn!(
-                    "The master does not take the log of {attempt}: {}",
-                    status.message()
-                );
-                return;
+                let why = status.message();
+                return Err(format!("the master does not take the log beyond {stored} B: {why}"));
             }
             Err(Broken::Read(error)) => {
-                tracing::error!("Cannot read {}: {error}", spool.path().display());
-                return;
+                let path = spool.path().display();
+                return Err(format!(
+                    "the log is lost beyond {stored} B: cannot read {path}: {error}"
+                ));
             }
         }
         if stored > before {

@@ -183,7 +183,11 @@ async fn live(
         ended.files
     };
     let push = push_log(context.uplink.clone(), &context.session, attempt, run.spool);
-    let (files, _) = tokio::join!(execute, drop.run_until_cancelled(push));
+    let (files, pushed) = tokio::join!(execute, drop.run_until_cancelled(push));
+    if let Some(Err(why)) = pushed {
+        tracing::warn!("The log of {attempt} is not whole: {why}");
+        tell(RunWhat::Note(clock::wall(), why)).await;
+    }
     let folder = context.dirs.output_path(attempt);
     let to_upload = Upload { attempt, task_id: task_id.clone(), folder, files };
     let uploading = upload(context.uplink.clone(), &context.session, &spec, &to_upload);

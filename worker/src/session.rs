@@ -11,10 +11,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use cloudai_model::{AttemptId, Cause, Outcome, TaskSpec, limits};
+use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat, TaskSpec, limits};
 use cloudai_proto::cluster::{SessionDown, session_down};
 use cloudai_proto::convert::{Change, FullReport, Hello, Orders, Report, from_wire, to_wire};
-use cloudai_worker_core::{Effect, Input, Ledger, LedgerConfig};
+use cloudai_worker_core::{Effect, Input, Ledger, LedgerConfig, RefusalReason};
 use tokio::sync::mpsc;
 use tonic::Status;
 use tonic::transport::Endpoint;
@@ -29,7 +29,7 @@ use crate::uplink;
 
 /// Events of attempts that wait for the loop; attempts wait when it is full.
 const EVENTS_LEN_MAX: usize = 4096;
-/// Notes that wait for the connection; the oldest go first when there are more.
+/// Notes and refusals that wait for the connection; the oldest go first when there are more.
 const NOTES_LEN_MAX: usize = 1024;
 /// How long the end of the stream may take after the goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -298,10 +298,7 @@ impl SessionLoop {
         match what {
             RunWhat::Note(at, text) => {
                 tracing::debug!("[{}] {text}", name(attempt));
-                if self.notes.len() == NOTES_LEN_MAX {
-                    self.notes.pop_front();
-                }
-                self.notes.push_back(Change::Note { attempt, at, text });
+                self.tell(Change::Note { attempt, at, text });
             }
             RunWhat::Started(at) => self.step(Input::Started { attempt, at }),
             RunWhat::Ended(outcome, at) => {
@@ -325,13 +322,31 @@ impl SessionLoop {
                         run.drop.cancel();
                     }
                 }
-                Effect::Refuse { attempt, reason } => {
-                    tracing::warn!("Refused {attempt}: {reason:?}");
-                }
+                Effect::Refuse { attempt, reason } => self.refuse(attempt, reason),
             }
         }
         // What `start` did with the scratch space meanwhile is empty again.
         self.effects = effects;
+    }
+
+    fn tell(&mut self, change: Change) {
+        if self.notes.len() == NOTES_LEN_MAX {
+            self.notes.pop_front();
+        }
+        self.notes.push_back(change);
+    }
+
+    /// Says that an attempt ends here before it began.
+    fn refuse(&mut self, attempt: AttemptId, reason: RefusalReason) {
+        tracing::warn!("Refused {attempt}: {reason:?}");
+        let (cause, words) = match reason {
+            RefusalReason::Outdated => (Cause::Infra, "it, or a later try, was here before"),
+            RefusalReason::Full => (Cause::Infra, "it holds as many as it may"),
+            RefusalReason::ShuttingDown => (Cause::WorkerLost, "it shuts down"),
+        };
+        let outcome = Outcome::new(cause, format!("the worker does not take it: {words}"));
+        let what = ReportWhat::Ended { started_at: None, outcome, at: clock::wall() };
+        self.tell(Change::State(AttemptReport { attempt, what }));
     }
 
     fn start(&mut self, attempt: AttemptId, spec: Arc<TaskSpec>) {

@@ -72,8 +72,10 @@ impl Unary {
             return Ok("Task already accepted");
         }
         tracing::info!("Task received: {task_id} (image: {})", spec.image);
+        // Before the answer: a cancel that follows it finds the task.
+        let prepared = self.prepare(&task_id, Arc::new(spec));
         let unary = Arc::clone(self);
-        self.context.tracker.spawn(unary.live(task_id, Arc::new(spec)));
+        self.context.tracker.spawn(unary.live(task_id, prepared));
         Ok("Task accepted")
     }
 
@@ -97,17 +99,15 @@ impl Unary {
         Ok(true)
     }
 
-    async fn live(self: Arc<Self>, task_id: String, spec: Arc<TaskSpec>) {
+    fn prepare(&self, task_id: &str, spec: Arc<TaskSpec>) -> Prepared {
         let job = self.next_job.fetch_add(1, Ordering::Relaxed);
         let attempt = AttemptId { task: TaskId::single(job), no: AttemptNo::FIRST };
-        let prepared = run::prepare(
-            &self.context,
-            attempt,
-            task_id.clone(),
-            Session::default(),
-            Arc::clone(&spec),
-        );
+        run::prepare(&self.context, attempt, task_id.to_owned(), Session::default(), spec)
+    }
+
+    async fn live(self: Arc<Self>, task_id: String, prepared: Prepared) {
         let Prepared { assignment, channels, mut progress, run, .. } = prepared;
+        let (attempt, spec) = (assignment.attempt, Arc::clone(&assignment.spec));
         let say = async {
             while let Some(progress) = progress.recv().await {
                 if let Progress::Note(text) = progress {

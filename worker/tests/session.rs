@@ -44,8 +44,9 @@ async fn an_attempt_is_run_reported_and_forgotten() {
     assert_eq!(session.held().await, ["task-1-a1 exit(3)"]);
     session.forget("task-1-a1").await;
     while !session.held().await.is_empty() {}
-    // The same assign once more comes too late to run again.
+    // The same assign once more comes too late to run again, and the master is told so.
     session.assign("task-1-a1", "echo again").await;
+    session.wait_for("task-1-a1", "infra").await;
     assert!(session.held().await.is_empty());
     while worker.left_on_disk() > 0 {
         session.report().await;
