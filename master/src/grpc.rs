@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudai_master_core::bounds;
-use cloudai_model::{AttemptId, LiveState, Session, TaskState};
+use cloudai_model::{AttemptId, Session, TaskState, WorkerId};
 use cloudai_proto::agent::master_agent_server::MasterAgentServer;
 use cloudai_proto::cluster;
 use cloudai_proto::cluster::master_worker_server::{MasterWorker, MasterWorkerServer};
@@ -83,32 +83,33 @@ pub(crate) async fn serve(
 }
 
 impl Services {
-    /// Refuses bytes of an attempt that is not the current one of its task, or that another
-    /// session holds. A peer without a session (a unary worker) is only asked for the attempt.
+    /// The worker that holds an attempt. Refuses bytes of one that is not the current one of its
+    /// task, or that another session holds. A peer without a session (a unary worker) is only asked
+    /// for the attempt.
     async fn check_holder(
         &self,
         attempt: AttemptId,
         session: Option<Session>,
-    ) -> Result<(), Status> {
+    ) -> Result<WorkerId, Status> {
         let find = move |reader: &mut dyn cloudai_database::Reader| reader.find_task(attempt.task);
         let found = self.readers.read(find).await;
         let task = found.map_err(|error| Status::unavailable(error.to_string()))?;
         let Some(task) = task else {
             return Err(Status::not_found(format!("{} does not exist", attempt.task)));
         };
-        let current = match &task.state {
-            TaskState::Live(live) if live.attempt == attempt.no => match &live.state {
-                LiveState::Assigned(hold) | LiveState::Running { hold, .. } => {
-                    session.is_none_or(|session| session == hold.session)
-                }
-                LiveState::Queued(_) => false,
-            },
-            _ => false,
+        let hold = match &task.state {
+            TaskState::Live(live) if live.attempt == attempt.no => live.find_hold(),
+            _ => None,
         };
-        if current {
-            return Ok(());
+        match hold {
+            Some(hold) if session.is_none_or(|session| session == hold.session) => {
+                Ok(hold.worker.clone())
+            }
+            _ => {
+                let words = format!("{attempt} is not the current attempt any more");
+                Err(Status::failed_precondition(words))
+            }
         }
-        Err(Status::failed_precondition(format!("{attempt} is not the current attempt any more")))
     }
 }
 

@@ -3,20 +3,26 @@
 
 use std::io::Write as _;
 use std::path::{Component, Path};
+use std::time::{Duration, Instant};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
-use cloudai_model::{AttemptId, Session};
+use cloudai_master_core::Command;
+use cloudai_model::{AttemptId, AttemptReport, ReportWhat, Session, WorkerId};
 use cloudai_proto::cluster::{FileChunk, FileUploadAck};
 use cloudai_proto::convert::from_wire;
 use tonic::{Status, Streaming};
 
 use super::{Services, io_status};
+use crate::clock;
 
 /// Most files of one attempt.
 const FILES_MAX: i32 = 10_000;
 /// Most bytes of one attempt's files together.
 const BYTES_MAX: u64 = 64 << 30;
+/// How often files that come in keep their attempt alive: well within the heartbeats after which
+/// one that is not named counts as lost.
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
 /// Longest path in bytes.
 const PATH_LEN_MAX: usize = 1_024;
 
@@ -33,6 +39,7 @@ pub(super) async fn receive(
             Some(_) => return Err(Status::invalid_argument("one call carries one task's files")),
             None => begin(services, attempt, chunk.session).await?,
         };
+        open.tell_alive(services).await;
         let written = tokio::task::spawn_blocking(move || open.take(&chunk).map(|()| open)).await;
         let written = written.map_err(|_| Status::aborted("the master is stopping"))?;
         upload = Some(written?);
@@ -43,7 +50,8 @@ pub(super) async fn receive(
 }
 
 async fn begin(services: &Services, attempt: AttemptId, session: u64) -> Result<Upload, Status> {
-    services.check_holder(attempt, (session != 0).then_some(Session(session))).await?;
+    let session = (session != 0).then_some(Session(session));
+    let holder = services.check_holder(attempt, session).await?;
     let path = services.files.output_dir(attempt);
     let open = move || {
         std::fs::create_dir_all(&path)?;
@@ -52,19 +60,43 @@ async fn begin(services: &Services, attempt: AttemptId, session: u64) -> Result<
     let dir = tokio::task::spawn_blocking(open).await;
     let dir = dir.map_err(|_| Status::aborted("the master is stopping"))?;
     let dir = dir.map_err(|error| io_status(&error))?;
-    Ok(Upload { attempt, dir, file: None, files: 0, bytes: 0 })
+    let silent = session.is_none().then_some(Silent { holder, told_at: Instant::now() });
+    Ok(Upload { attempt, dir, silent, file: None, files: 0, bytes: 0 })
 }
 
 struct Upload {
     attempt: AttemptId,
     dir: Dir,
+    silent: Option<Silent>,
     /// The file that is being written, with its name.
     file: Option<(String, File)>,
     files: i32,
     bytes: u64,
 }
 
+/// A worker that may say nothing of an attempt while its files are on their way: a unary one names
+/// in its heartbeats what runs, and reports an end only behind the files.
+struct Silent {
+    holder: WorkerId,
+    told_at: Instant,
+}
+
 impl Upload {
+    /// Files that come in are word of their attempt.
+    async fn tell_alive(&mut self, services: &Services) {
+        let Some(silent) = &mut self.silent else { return };
+        if silent.told_at.elapsed() < ALIVE_EVERY {
+            return;
+        }
+        silent.told_at = Instant::now();
+        let what = ReportWhat::Started(clock::wall());
+        let changes = vec![AttemptReport { attempt: self.attempt, what }];
+        let (worker, session) = (silent.holder.clone(), None);
+        let report = Command::Report { worker, session, sequence: 0, changes, full: None };
+        // What it comes to is the same for the files.
+        drop(services.heart.command(report).await);
+    }
+
     fn take(&mut self, chunk: &FileChunk) -> Result<(), Status> {
         self.bytes += chunk.data.len() as u64;
         if self.bytes > BYTES_MAX {
@@ -116,7 +148,84 @@ fn inside(name: &str) -> Result<&Path, Status> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use cloudai_database::SqliteStore;
+    use cloudai_master_core::{Answer, Settings, Submission, Wait, WorkerHello, bounds};
+    use cloudai_model::{JobShape, TaskId, TaskSpec, WorkerKind};
+    use cloudai_scheduler::PolicyKind;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
+    use crate::agent_record::AgentRecord;
+    use crate::files::TaskFiles;
+    use crate::heart::{self, HeartSettings};
+    use crate::readers::Readers;
+    use crate::usage::UsageTable;
+
+    fn services(dir: &Path) -> Services {
+        let store = SqliteStore::open(dir).unwrap();
+        let readers = Readers::open(&store).unwrap();
+        let policy = PolicyKind::FirstFit.build();
+        let core = Settings::default();
+        let settings = HeartSettings { core, policy, agent_deadline_ms: None };
+        Services {
+            heart: heart::start(Box::new(store), settings).unwrap().0,
+            readers,
+            files: Arc::new(TaskFiles::new(dir)),
+            usage: Arc::new(UsageTable::default()),
+            agents: Arc::new(AgentRecord::new(None)),
+            shutdown: CancellationToken::new(),
+        }
+    }
+
+    fn plain() -> WorkerId {
+        WorkerId::new("plain").unwrap()
+    }
+
+    fn heartbeat(held: Vec<AttemptReport>) -> Command {
+        let (worker, session, changes) = (plain(), None, Vec::new());
+        Command::Report { worker, session, sequence: 0, changes, full: Some(held) }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_not_lost_while_its_files_come_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services(dir.path());
+        let hello = WorkerHello {
+            id: plain(),
+            session: None,
+            kind: WorkerKind::Unary,
+            address: "127.0.0.1:1".to_owned(),
+            capacity: TaskSpec::DEFAULT_NEEDS,
+            volumes: BTreeSet::new(),
+            version: String::new(),
+            held: None,
+        };
+        let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
+        let (shape, request, known) = (JobShape::Single, None, None);
+        let attempt: AttemptId = "task-1-a1".parse().unwrap();
+        let started = AttemptReport { attempt, what: ReportWhat::Started(clock::wall()) };
+        for command in [
+            Command::Hello(hello),
+            Command::Submit(Submission { spec, shape, request, known }),
+            heartbeat(vec![started]),
+        ] {
+            let answer = services.heart.command(command).await.unwrap();
+            assert!(!matches!(answer, Answer::Rejected(_)), "{answer:?}");
+        }
+        let mut upload = begin(&services, attempt, 0).await.unwrap();
+        for _ in 0..2 * bounds::MISSED_REPORTS_MAX {
+            services.heart.command(heartbeat(Vec::new())).await.unwrap();
+            let silent = upload.silent.as_mut().expect("it came without a session");
+            silent.told_at = Instant::now().checked_sub(ALIVE_EVERY).unwrap();
+            upload.tell_alive(&services).await;
+        }
+        let why = services.heart.explain(TaskId::single(1)).await.unwrap().unwrap();
+        assert_eq!(why.wait, Wait::Held { worker: plain(), running: true });
+        services.heart.stop().await;
+    }
 
     #[test]
     fn a_hostile_name_is_refused() {
