@@ -97,6 +97,8 @@ pub struct Settings {
     env: Env,
     file: Option<(PathBuf, toml::Table)>,
     shown: Vec<Shown>,
+    /// Nobody is going to act on the values: what a role would refuse is shown all the same.
+    only_shows: bool,
 }
 
 impl Settings {
@@ -111,7 +113,12 @@ impl Settings {
             None => None,
             Some(path) => Some((path.clone(), read(&path)?)),
         };
-        Ok(Self { env, file, shown: Vec::new() })
+        Ok(Self { env, file, shown: Vec::new(), only_shows: false })
+    }
+
+    /// From now on values are looked up to be shown, not to be used.
+    pub(crate) fn only_show(&mut self) {
+        self.only_shows = true;
     }
 
     /// Reads the settings file, and the environment of this process.

@@ -15,9 +15,9 @@ pub fn show_config(
 ) -> Result<u8, Failure> {
     settings.url(url)?;
     settings.user()?;
-    // Listening where others can reach it is refused to a role, not to one who only looks.
-    settings.master(&MasterArgs { insecure: true, ..MasterArgs::default() })?;
-    settings.worker(&WorkerArgs { insecure: true, ..WorkerArgs::default() })?;
+    settings.only_show();
+    settings.master(&MasterArgs::default())?;
+    settings.worker(&WorkerArgs::default())?;
     if json {
         let list: Vec<_> = settings
             .shown()

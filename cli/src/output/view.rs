@@ -308,7 +308,10 @@ pub fn show_explanation(explanation: &Explanation) -> String {
         let _ = write!(text, "\n  {}: {}", worker.worker, harmless(&worker.reason));
     }
     if let Some(ahead) = explanation.position.filter(|ahead| *ahead > 0) {
-        let _ = write!(text, "\n  {ahead} other kinds of tasks are looked at before it");
+        let _ = match ahead {
+            1 => write!(text, "\n  one other kind of tasks is looked at before it"),
+            _ => write!(text, "\n  {ahead} other kinds of tasks are looked at before it"),
+        };
     }
     text
 }

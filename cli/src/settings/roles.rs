@@ -197,7 +197,7 @@ impl Settings {
     fn listening(&mut self, bind: Option<IpAddr>, flag: bool) -> Result<(IpAddr, bool), Failure> {
         let bind = self.pick(BIND, bind, || IpAddr::V4(Ipv4Addr::LOCALHOST))?;
         let insecure = self.pick(INSECURE, flag.then_some(true), || false)?;
-        if !bind.is_loopback() && !insecure {
+        if !bind.is_loopback() && !insecure && !self.only_shows {
             return Err(Failure::usage(format!(
                 "{bind} can be reached by others, and there is no TLS and no token yet"
             ))
