@@ -348,8 +348,9 @@ impl Life {
     async fn remove(&mut self, id: &str) {
         if let Err(error) = remove::remove(&self.shared.docker, id).await {
             tracing::warn!(attempt = %self.assignment.attempt, "Container {id} is left: {error}");
-            self.note(format!("the container is left until the worker starts again: {error}"))
-                .await;
+            let docker = self.shared.docker.clone();
+            tokio::spawn(remove::remove_until_gone(docker, id.to_owned(), remove::LEFT_PAUSE));
+            self.note(format!("the container is left until the engine removes it: {error}")).await;
         }
     }
 

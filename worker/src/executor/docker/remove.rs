@@ -23,6 +23,8 @@ const SWEEP_DEADLINE: Duration = Duration::from_mins(2);
 const REMOVE_RETRIES_MAX: usize = 6;
 const REMOVE_PAUSE_MIN: Duration = Duration::from_millis(200);
 const REMOVE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The pause between the tries to remove what was left behind.
+pub(super) const LEFT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Removes a container, running or not, with its anonymous volumes. One that is gone is a success.
 pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), CallError> {
@@ -40,6 +42,21 @@ async fn remove_once(docker: &Docker, id: &str) -> Result<(), CallError> {
     match call("remove a container", REMOVE_DEADLINE, removed).await {
         Err(error) if error.is_not_found() => Ok(()),
         result => result,
+    }
+}
+
+/// Goes on where [`remove`] gave up, for as long as the process lives: the engine was away, and
+/// what runs in it still must not run on unseen.
+pub(super) async fn remove_until_gone(docker: Docker, id: String, pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        match remove_once(&docker, &id).await {
+            Ok(()) => {
+                tracing::info!("Container {id}, which was left behind, is removed");
+                return;
+            }
+            Err(error) => tracing::debug!("Container {id} is still left behind: {error}"),
+        }
     }
 }
 
@@ -98,5 +115,40 @@ pub(super) async fn remove_strays(docker: &Docker, settings: &DockerSettings, at
         if let Err(error) = remove(docker, &id).await {
             tracing::warn!(%attempt, "Container {id} is left behind: {error}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one call after the other, each on a connection of its own.
+    async fn answer(engine: TcpListener, statuses: [&str; 3]) {
+        for status in statuses {
+            let (mut call, _) = engine.accept().await.unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                request.push(call.read_u8().await.unwrap());
+            }
+            let text = format!("HTTP/1.1 {status}\r\nconnection: close\r\n");
+            let text = format!("{text}content-length: 0\r\n\r\n");
+            call.write_all(text.as_bytes()).await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_left_behind_is_removed_when_the_engine_is_back() {
+        let engine = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("tcp://{}", engine.local_addr().unwrap());
+        let docker = Docker::connect_with_http(&address, 10, bollard::API_DEFAULT_VERSION).unwrap();
+        let down = "500 Internal Server Error";
+        let answers = tokio::spawn(answer(engine, [down, down, "204 No Content"]));
+        let pause = Duration::from_millis(1);
+        let gone = remove_until_gone(docker, "x".to_owned(), pause);
+        tokio::time::timeout(Duration::from_secs(30), gone).await.expect("it is removed");
+        answers.await.unwrap();
     }
 }
