@@ -8,9 +8,8 @@ set -euo pipefail
 trap 'failed_line $LINENO "$BASH_COMMAND"' ERR
 
 want="$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml")"
-command -v cargo >/dev/null || fail "cargo is not on the PATH. Install Rust $want or newer: \
-https://rustup.rs (or 'rustup toolchain install $want' where rustup is already there), \
-then open a new shell."
+command -v cargo >/dev/null || fail "cargo is not on the PATH. Install Rust $want or newer \
+with rustup ('rustup toolchain install $want' where it is already there), then open a new shell."
 have="$(cargo --version | cut -d' ' -f2)"
 oldest="$(printf '%s\n' "$want" "${have%%-*}" | sort -V | head -n 1)"
 [ "$oldest" = "$want" ] ||

@@ -211,7 +211,7 @@ mod tests {
         for (image, registry) in [
             ("busybox", HUB),
             ("library/busybox:1", HUB),
-            ("ghcr.io/a/b@sha256:00", "ghcr.io"),
+            ("registry.example/a/b@sha256:00", "registry.example"),
             ("localhost/a", "localhost"),
             ("127.0.0.1:5000/a:b", "127.0.0.1:5000"),
         ] {
@@ -242,11 +242,11 @@ mod tests {
         let auth = r#"{"auth": "dXNlcjpwYTpzcw=="}"#;
         let hub = format!(r#"{{"auths": {{"https://index.docker.io/v1/": {auth}}}}}"#);
         check(&hub, "busybox", "user:pa:ss at https://index.docker.io/v1/").await;
-        check(&hub, "ghcr.io/a/b", "none").await;
-        let url = format!(r#"{{"auths": {{"https://ghcr.io/v2/": {auth}}}}}"#);
-        check(&url, "ghcr.io/a/b", "user:pa:ss at ghcr.io").await;
-        let token = r#"{"auths": {"ghcr.io": {"identitytoken": "t"}}}"#;
-        check(token, "ghcr.io/a", ":t at ghcr.io").await;
+        check(&hub, "registry.example/a/b", "none").await;
+        let url = format!(r#"{{"auths": {{"https://registry.example/v2/": {auth}}}}}"#);
+        check(&url, "registry.example/a/b", "user:pa:ss at registry.example").await;
+        let token = r#"{"auths": {"registry.example": {"identitytoken": "t"}}}"#;
+        check(token, "registry.example/a", ":t at registry.example").await;
         check("{}", "busybox", "none").await;
     }
 
