@@ -158,6 +158,18 @@ async fn a_task_that_ignores_sigterm_is_killed_after_its_grace() {
 }
 
 #[tokio::test]
+async fn a_stop_shortens_the_grace_of_a_time_out() {
+    let mut spec = shell("trap 'echo not yet' TERM; while true; do sleep 0.1; done");
+    (spec.limits.timeout_ms, spec.limits.grace_ms) = (Some(2_000), 3_600_000);
+    let mut run = Run::start(&executor().await, assign(spec));
+    run.started().await;
+    // Its time-out has come, and it does not heed the signal.
+    run.wrote().await;
+    run.stop.send_replace(Some(StopRequest { cause: Cause::WorkerLost, grace_ms: 0 }));
+    assert_eq!(run.end().await.outcome(), "timeout ran longer than its time-out of 2000 ms");
+}
+
+#[tokio::test]
 async fn a_task_that_heeds_sigterm_does_not_wait_for_its_grace() {
     let line = "trap 'echo bye; exit 0' TERM; echo up; while true; do sleep 0.1; done";
     let mut run = Run::start(&executor().await, assign(shell(line)));

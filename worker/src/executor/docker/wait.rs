@@ -110,7 +110,7 @@ enum Stopping {
     /// Somebody did, but the container had ended before.
     TooLate,
     /// It got SIGTERM, or nothing but SIGKILL.
-    Until { kill_at: Instant, finish: Finish },
+    Until { kill_at: Instant, finish: Finish, hurried: bool },
 }
 
 impl<'a> Waiter<'a> {
@@ -135,7 +135,11 @@ impl<'a> Waiter<'a> {
                 (exited, was_away) = &mut exit => {
                     return Waited { finish: stopping.finish(exited), was_away };
                 }
-                request = stop.requested(), if is_free => {
+                request = stop.requested(), if is_free || stopping.may_be_hurried() => {
+                    if !is_free {
+                        stopping.hurry(request.grace_ms);
+                        continue;
+                    }
                     (Finish::Stopped(request), request.grace_ms)
                 }
                 () = at(timeout_at), if is_free => {
@@ -162,10 +166,23 @@ async fn begin(docker: &Docker, id: &str, finish: Finish, grace_ms: u64) -> Stop
         Ok(()) => {}
     }
     let wait = if grace_ms == 0 { KILL_INTERVAL } else { Duration::from_millis(grace_ms) };
-    Stopping::Until { kill_at: Instant::now() + wait, finish }
+    Stopping::Until { kill_at: Instant::now() + wait, finish, hurried: false }
 }
 
 impl Stopping {
+    /// Whether a request to stop still matters: it may be one that has no time for the grace which
+    /// a time-out gave.
+    const fn may_be_hurried(&self) -> bool {
+        matches!(self, Self::Until { finish: Finish::TimedOut { .. }, hurried: false, .. })
+    }
+
+    fn hurry(&mut self, grace_ms: u64) {
+        if let Self::Until { kill_at, hurried, .. } = self {
+            *kill_at = (*kill_at).min(Instant::now() + Duration::from_millis(grace_ms));
+            *hurried = true;
+        }
+    }
+
     async fn kill(&mut self, docker: &Docker, id: &str) {
         if let Err(error) = kill(docker, id, "SIGKILL").await
             && !is_ended(&error)
@@ -303,7 +320,8 @@ mod tests {
     fn a_stop_that_came_too_late_leaves_the_containers_own_end() {
         let request = StopRequest { cause: Cause::Cancelled, grace_ms: 0 };
         let finish = Finish::Stopped(request);
-        let until = || Stopping::Until { kill_at: Instant::now(), finish: finish.clone() };
+        let kill_at = Instant::now();
+        let until = || Stopping::Until { kill_at, finish: finish.clone(), hurried: false };
         assert_eq!(Stopping::TooLate.finish(Finish::ByItself), Finish::ByItself);
         assert_eq!(until().finish(Finish::ByItself), finish);
         assert_eq!(until().finish(Finish::Gone), finish);
