@@ -10,6 +10,10 @@ use cloudai_model::Monotonic;
 /// For how many deadlines an agent that was late is not waited for.
 const PENALTY_DEADLINES: u64 = 6;
 
+/// After how many deadlines of use in a row the policy plans once all the same: an agent that
+/// places only what it likes must not keep the rest waiting for ever.
+const USE_DEADLINES_MAX: u64 = 20;
+
 /// Decides whether planning is left to the agent.
 #[derive(Debug)]
 pub(super) struct AgentGate {
@@ -22,8 +26,8 @@ pub(super) struct AgentGate {
 enum Stand {
     /// No agent is waited for.
     Away,
-    /// The agent plans until this moment.
-    Plans(Monotonic),
+    /// The agent plans, and has done so since it began.
+    Plans { until: Monotonic, began: Monotonic },
     /// It was late; until this moment it is not waited for unless it proposes something useful.
     Late(Monotonic),
 }
@@ -39,33 +43,45 @@ impl AgentGate {
         match self.stand {
             Stand::Late(until) if now < until => {}
             // While nothing waits there is nothing to be late with.
-            Stand::Plans(_) if anything_waits => {}
-            _ => self.stand = Stand::Plans(now.plus_ms(ms)),
+            Stand::Plans { .. } if anything_waits => {}
+            _ => self.stand = Stand::Plans { until: now.plus_ms(ms), began: now },
         }
     }
 
     /// The agent proposed something that was taken.
     pub(super) fn was_useful(&mut self, now: Monotonic) {
-        if let Some(ms) = self.deadline_ms {
-            self.stand = Stand::Plans(now.plus_ms(ms));
-        }
+        let Some(ms) = self.deadline_ms else { return };
+        let began = match self.stand {
+            Stand::Plans { began, .. } => began,
+            Stand::Away | Stand::Late(_) => now,
+        };
+        let until = now.plus_ms(ms).min(Self::last_word(began, ms));
+        self.stand = Stand::Plans { until, began };
     }
 
     /// Whether the built-in policy plans now.
     pub(super) fn policy_plans(&mut self, now: Monotonic) -> bool {
-        let Stand::Plans(until) = self.stand else { return true };
+        let Stand::Plans { until, began } = self.stand else { return true };
         if now < until {
             return false;
         }
-        let penalty_ms = self.deadline_ms.unwrap_or(0).saturating_mul(PENALTY_DEADLINES);
-        self.stand = Stand::Late(now.plus_ms(penalty_ms));
+        let ms = self.deadline_ms.unwrap_or(0);
+        self.stand = if until == Self::last_word(began, ms) {
+            Stand::Away
+        } else {
+            Stand::Late(now.plus_ms(ms.saturating_mul(PENALTY_DEADLINES)))
+        };
         true
+    }
+
+    const fn last_word(began: Monotonic, deadline_ms: u64) -> Monotonic {
+        began.plus_ms(deadline_ms.saturating_mul(USE_DEADLINES_MAX))
     }
 
     /// When the policy takes over, if the agent says nothing until then.
     pub(super) const fn next_deadline(&self) -> Option<Monotonic> {
         match self.stand {
-            Stand::Plans(until) => Some(until),
+            Stand::Plans { until, .. } => Some(until),
             Stand::Away | Stand::Late(_) => None,
         }
     }
@@ -106,6 +122,22 @@ mod tests {
             assert!(!gate.policy_plans(now));
         }
         assert_eq!(gate.next_deadline(), Some(at(19 * (DEADLINE_MS - 1) + DEADLINE_MS)));
+    }
+
+    #[test]
+    fn an_agent_that_places_only_what_it_likes_does_not_starve_the_rest() {
+        let mut gate = AgentGate::new(Some(DEADLINE_MS));
+        for round in 0..3 {
+            let began = round * (DEADLINE_MS * USE_DEADLINES_MAX + 1);
+            let mut ms = began;
+            gate.was_useful(at(ms));
+            while !gate.policy_plans(at(ms)) {
+                gate.looked(at(ms), true);
+                gate.was_useful(at(ms));
+                ms += 1;
+            }
+            assert_eq!(ms - began, DEADLINE_MS * USE_DEADLINES_MAX);
+        }
     }
 
     #[test]
