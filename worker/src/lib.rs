@@ -27,7 +27,6 @@ mod uplink;
 mod upload;
 
 use std::future::Future;
-use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -131,7 +130,6 @@ fn hello(config: &WorkerConfig, listening: SocketAddr, capacity: Resources) -> H
             capacity,
         },
         session: None,
-        process: RandomState::new().hash_one(std::process::id()),
         held: Vec::new(),
         volumes: config.volumes.keys().cloned().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -22,7 +22,7 @@ async fn a_worker_says_who_it_is_and_what_it_has() {
     assert_eq!((hello.worker.id.as_str(), hello.session), ("worker-1", None));
     assert_eq!(cores(hello.worker.capacity), 4000);
     assert!(hello.worker.capacity.memory_bytes > 0 && hello.worker.capacity.storage_bytes > 0);
-    assert!(hello.held.is_empty() && hello.process != 0);
+    assert!(hello.held.is_empty());
     for sequence in 1..=3 {
         let report = session.report().await;
         assert_eq!((report.sequence, report.full.map(|full| full.held)), (sequence, Some(vec![])));
@@ -83,11 +83,9 @@ async fn a_broken_session_is_taken_up_again_with_everything_that_is_held() {
     let mut session = peer.welcome(7).await;
     session.assign("task-1-a1", "sleep 1000").await;
     session.wait_for("task-1-a1", "started").await;
-    let process = session.hello.process;
     drop(session);
     let again = peer.welcome(7).await;
     assert_eq!(again.hello.session.map(|session| session.0), Some(7));
-    assert_eq!(again.hello.process, process);
     assert_eq!(held(&again.hello.held), ["task-1-a1 started"]);
     worker.stop().await.unwrap();
 }

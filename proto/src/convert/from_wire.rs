@@ -138,7 +138,6 @@ pub fn hello(hello: cluster::Hello) -> Result<Hello, ConvertError> {
     Ok(Hello {
         worker,
         session: (hello.session != 0).then_some(Session(hello.session)),
-        process: hello.process,
         held: hello.held.into_iter().map(held).collect::<Result<_, _>>()?,
         volumes: hello.volumes.into_iter().collect::<BTreeSet<_>>(),
         version: hello.version,

@@ -71,8 +71,6 @@ pub struct Hello {
     pub worker: Registration,
     /// The session that the process already has.
     pub session: Option<Session>,
-    /// Tells two processes under one id apart.
-    pub process: u64,
     /// Everything that the process holds.
     pub held: Vec<AttemptReport>,
     /// The volumes that its administrator declared.

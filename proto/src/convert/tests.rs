@@ -145,7 +145,7 @@ proptest! {
     }
 
     #[test]
-    fn a_hello_survives_the_wire(capacity in resources(), held in held(), process: u64) {
+    fn a_hello_survives_the_wire(capacity in resources(), held in held()) {
         let worker = Registration {
             id: WorkerId::new("worker-1").unwrap(),
             address: "localhost:50052".into(),
@@ -155,7 +155,6 @@ proptest! {
         let hello = Hello {
             worker,
             session: Some(Session(7)),
-            process,
             held,
             volumes: BTreeSet::from(["data".to_owned()]),
             version: "0.1.0".into(),

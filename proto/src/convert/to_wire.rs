@@ -206,7 +206,6 @@ pub fn hello(hello: &Hello) -> cluster::SessionUp {
     up(session_up::Message::Hello(cluster::Hello {
         worker: Some(worker_info(&hello.worker)),
         session: hello.session.map_or(0, |session| session.0),
-        process: hello.process,
         held: hello.held.iter().map(held).collect(),
         volumes: hello.volumes.iter().cloned().collect(),
         version: hello.version.clone(),

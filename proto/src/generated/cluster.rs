@@ -218,18 +218,15 @@ pub struct Hello {
     /// The session that this process already has; 0 when it is new and asks for one.
     #[prost(uint64, tag = "2")]
     pub session: u64,
-    /// Chosen at random when the process starts: two processes under one id are told apart.
-    #[prost(uint64, tag = "3")]
-    pub process: u64,
     /// Everything that the process holds.
-    #[prost(message, repeated, tag = "4")]
+    #[prost(message, repeated, tag = "3")]
     pub held: ::prost::alloc::vec::Vec<Held>,
-    #[prost(string, repeated, tag = "5")]
+    #[prost(string, repeated, tag = "4")]
     pub volumes: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    #[prost(string, tag = "6")]
+    #[prost(string, tag = "5")]
     pub version: ::prost::alloc::string::String,
     /// Exact amounts; they stand above the rounded ones of WorkerInfo.
-    #[prost(message, optional, tag = "7")]
+    #[prost(message, optional, tag = "6")]
     pub capacity: ::core::option::Option<Amounts>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
