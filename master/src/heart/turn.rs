@@ -8,7 +8,7 @@ use cloudai_database::{Store, StoreError};
 use cloudai_master_core::{
     Answer, Batch, ClusterView, Command, Core, Effect, Input, Settings, Token,
 };
-use cloudai_model::{Monotonic, Now, WorkerId};
+use cloudai_model::{Event, JobId, JobShape, Monotonic, Now, RequestId, WorkerId};
 use cloudai_scheduler::Policy;
 use tokio::sync::{broadcast, mpsc};
 
@@ -43,9 +43,32 @@ struct Waiters {
     answers: HashMap<Token, (Option<Reply<Answer>>, Option<Link>)>,
     /// Workers that said hello in this turn: what else is here of them came over an older link.
     hellos: HashSet<WorkerId>,
+    /// Jobs of this turn by their request: the store does not have them yet, and the core no
+    /// longer has one that was cancelled at once.
+    submitted: HashMap<RequestId, (JobId, JobShape)>,
     views: Vec<Reply<Arc<ClusterView>>>,
     questions: Vec<Message>,
     stop: bool,
+}
+
+impl Waiters {
+    /// Tells everybody that the turn did not happen.
+    fn refuse(self, told: &HeartError) {
+        // Whoever is gone does not hear it.
+        for reply in self.answers.into_values().filter_map(|(reply, _)| reply) {
+            drop(reply.send(Err(told.clone())));
+        }
+        for reply in self.views {
+            drop(reply.send(Err(told.clone())));
+        }
+        for question in self.questions {
+            match question {
+                Message::Explain(_, reply) => drop(reply.send(Err(told.clone()))),
+                Message::Pending(_, reply) => drop(reply.send(Err(told.clone()))),
+                _ => {}
+            }
+        }
+    }
 }
 
 impl Heart {
@@ -106,14 +129,15 @@ impl Heart {
             self.take(now, message, &mut batch, &mut waiters);
         }
         self.plan(now, &mut batch);
+        let stop = waiters.stop;
         match batch.commit(self.store.as_mut()) {
             Ok(effects) => {
                 self.release(effects, &mut waiters);
                 self.answer_questions(now, &mut waiters);
             }
-            Err(error) => self.start_over(&error, waiters.answers),
+            Err(error) => self.start_over(&error, waiters),
         }
-        waiters.stop
+        stop
     }
 
     /// A master that was stopped itself must not hold the silence against its workers: their
@@ -129,7 +153,7 @@ impl Heart {
     fn take(&mut self, now: Now, message: Message, batch: &mut Batch, waiters: &mut Waiters) {
         match message {
             Message::Command { mut command, reply, link } => {
-                if let Err(error) = self.complete(&mut command) {
+                if let Err(error) = self.complete(&mut command, waiters) {
                     if let Some(reply) = reply {
                         drop(reply.send(Err(HeartError::of_store(&error))));
                     }
@@ -175,15 +199,24 @@ impl Heart {
         self.last_token += 1;
         let token = Token(self.last_token);
         waiters.answers.insert(token, waiter);
-        self.core.step(now, Input { from: Some(token), command })
+        let decided = self.core.step(now, Input { from: Some(token), command });
+        for event in decided.events() {
+            if let Event::JobSubmitted { job, shape, request: Some(request), .. } = event {
+                waiters.submitted.insert(request.clone(), (*job, *shape));
+            }
+        }
+        decided
     }
 
     /// A submit that was sent again long after its job ended is known to the store only.
-    fn complete(&mut self, command: &mut Command) -> Result<(), StoreError> {
+    fn complete(&mut self, command: &mut Command, waiters: &Waiters) -> Result<(), StoreError> {
         if let Command::Submit(submission) = command
             && let Some(request) = &submission.request
         {
-            submission.known = self.store.find_request(request)?;
+            submission.known = match waiters.submitted.get(request) {
+                Some(known) => Some(*known),
+                None => self.store.find_request(request)?,
+            };
         }
         Ok(())
     }
@@ -260,16 +293,9 @@ impl Heart {
 
     /// The store did not keep the turn: nothing of it happened. Waits here, without taking
     /// commands, until the store can be read again.
-    fn start_over(
-        &mut self,
-        error: &StoreError,
-        waiting: HashMap<Token, (Option<Reply<Answer>>, Option<Link>)>,
-    ) {
+    fn start_over(&mut self, error: &StoreError, waiters: Waiters) {
         tracing::error!("{}", describe(error));
-        let told = HeartError::of_store(error);
-        for reply in waiting.into_values().filter_map(|(reply, _)| reply) {
-            drop(reply.send(Err(told.clone())));
-        }
+        waiters.refuse(&HeartError::of_store(error));
         loop {
             let restored = self.store.load().map_err(|error| describe(&error)).and_then(|loaded| {
                 Core::restore(loaded, self.settings, clock::now()).map_err(|error| describe(&error))
@@ -297,4 +323,48 @@ fn describe(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use cloudai_database::MemoryStore;
+    use cloudai_master_core::{CancelTarget, Submission};
+    use cloudai_model::TaskSpec;
+    use cloudai_scheduler::PolicyKind;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn heart() -> Heart {
+        let mut store = Box::<MemoryStore>::default();
+        let settings = Settings::default();
+        let core = Core::restore(store.load().unwrap(), settings, clock::now()).unwrap();
+        let policy = PolicyKind::FirstFit.build();
+        let settings = HeartSettings { core: settings, policy, agent_deadline_ms: None };
+        Heart::new(core, store, settings, broadcast::channel(1).0)
+    }
+
+    fn ask(command: Command) -> (Message, oneshot::Receiver<Result<Answer, HeartError>>) {
+        let (reply, answer) = oneshot::channel();
+        (Message::Command { command, reply: Some(reply), link: None }, answer)
+    }
+
+    #[test]
+    fn one_request_id_is_one_job_even_within_a_turn_that_ends_it() {
+        let submit = || {
+            let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
+            let request = Some(RequestId::new("r").unwrap());
+            Command::Submit(Submission { spec, shape: JobShape::Single, request, known: None })
+        };
+        let cancel = Command::Cancel(CancelTarget::Job(JobId(1)));
+        let (messages, answers): (Vec<_>, Vec<_>) =
+            [submit(), cancel, submit()].into_iter().map(ask).unzip();
+        heart().turn(messages.into_iter());
+        let said: Vec<Answer> =
+            answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap()).collect();
+        let (job, shape) = (JobId(1), JobShape::Single);
+        assert_eq!(said[0], Answer::Submitted { job, shape, existing: false });
+        assert_eq!(said[1], Answer::Cancelled { ended: 1, stopping: 0 });
+        assert_eq!(said[2], Answer::Submitted { job, shape, existing: true });
+    }
 }
