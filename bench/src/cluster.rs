@@ -1,7 +1,9 @@
 //! A master and a worker as processes of their own, on free ports, with an empty data directory.
 
+use std::ffi::OsStr;
+use std::fs::DirEntry;
 use std::io::{BufRead as _, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -125,14 +127,15 @@ pub(crate) fn start_worker(
     Ok(process)
 }
 
+/// The files of the store: the database, and its log and index when there are.
+pub(crate) fn store_files(data_dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(data_dir)?.collect::<std::io::Result<Vec<_>>>()?;
+    let is_store = |name: &OsStr| name.to_string_lossy().starts_with("cloudai.db");
+    Ok(entries.iter().filter(|it| is_store(&it.file_name())).map(DirEntry::path).collect())
+}
+
 /// Bytes of all files of the store.
 pub(crate) fn store_size(data_dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(data_dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with("cloudai.db") {
-            bytes += entry.metadata()?.len();
-        }
-    }
-    Ok(bytes)
+    let lengths = store_files(data_dir)?.into_iter().map(|path| Ok(path.metadata()?.len()));
+    lengths.sum()
 }

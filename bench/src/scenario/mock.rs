@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::client::{Client, no_op, no_op_array, unix_ms};
-use crate::cluster::{Process, start_master, start_worker, store_size};
+use crate::cluster::{Process, start_master, start_worker, store_files, store_size};
 use crate::raw_sync;
 use crate::stats::{figure, heading, median, percentile, rate};
 
@@ -157,9 +157,11 @@ pub(crate) fn restart(binary: &Path, tasks: u32) -> Result<()> {
 
 /// Starts the master and asks it how many tasks are queued.
 fn time_restart(binary: &Path, data: &Path, queued: u64) -> Result<()> {
-    let bytes = std::fs::read(data.join("cloudai.db"))?.len();
+    let bytes = store_size(data)?;
     let began = Instant::now();
-    std::fs::read(data.join("cloudai.db"))?;
+    for file in store_files(data)? {
+        std::fs::read(file)?;
+    }
     let read = began.elapsed();
     let began = Instant::now();
     let master = start_master(binary, data)?;
