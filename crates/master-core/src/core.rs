@@ -1,6 +1,7 @@
 //! The frame: one entry for commands, one for plans, one next deadline.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use cloudai_model::{
     AttemptId, Event, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
@@ -9,7 +10,7 @@ use cloudai_scheduler::{Demand, Offer, Plan, Problem};
 
 use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Command, Input, Placement};
-use crate::facts::{Facts, RestoreError};
+use crate::facts::{Facts, RestoreError, WorkerFacts};
 use crate::liveness::{Alarm, Alarms, Liveness};
 use crate::steps;
 
@@ -148,23 +149,28 @@ impl Core {
     pub fn problem(&self) -> Problem {
         let lines = self.facts.queue.ready_lines();
         let demands = lines.into_iter().map(|(_, line)| Demand {
-            shape: std::sync::Arc::clone(&line.shape),
+            shape: Arc::clone(&line.shape),
             count: line.ready_count.min(bounds::PLACEMENTS_PER_PLAN_MAX),
         });
         Problem { offers: self.offers(), demands: demands.collect() }
     }
 
+    /// Every worker as a policy sees it, by id.
     pub(crate) fn offers(&self) -> Vec<Offer> {
-        let slots = bounds::ATTEMPTS_PER_WORKER_MAX;
-        let offer = |(id, worker): (&WorkerId, &crate::facts::WorkerFacts)| Offer {
-            worker: id.clone(),
-            active: self.is_active(id),
+        self.facts.workers.values().map(|worker| self.offer_of(worker)).collect()
+    }
+
+    /// What a worker has to give now.
+    pub(crate) fn offer_of(&self, worker: &WorkerFacts) -> Offer {
+        let slots = bounds::ATTEMPTS_PER_WORKER_MAX.saturating_sub(worker.held.len());
+        Offer {
+            worker: worker.record.id.clone(),
+            active: self.is_active(&worker.record.id),
             capacity: worker.record.capacity,
             free: worker.free(),
-            slots: slots.saturating_sub(worker.held.len()) as u64,
-            volumes: std::sync::Arc::clone(&worker.volumes),
-        };
-        self.facts.workers.iter().map(offer).collect()
+            slots: slots as u64,
+            volumes: Arc::clone(&worker.volumes),
+        }
     }
 
     /// Places what a policy proposed for [`Core::problem`] of this very moment. Shares that do not

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, Event, Hold, JobId, JobRecord, LiveState, LiveTask, LossCause, Queued, RequestId,
-    Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, WorkerId, WorkerRecord,
+    AttemptId, EndedCounts, Event, Hold, JobId, JobRecord, LiveState, LiveTask, LossCause, Queued,
+    RequestId, Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, WorkerId, WorkerRecord,
 };
 use thiserror::Error;
 
@@ -147,7 +147,7 @@ impl Facts {
                     submitted_at: *at,
                     fresh: shape.positions(),
                     live: BTreeMap::new(),
-                    ended: cloudai_model::EndedCounts::default(),
+                    ended: EndedCounts::default(),
                 };
                 if let Some(request) = request {
                     self.requests.insert(request.clone(), *job);
@@ -317,5 +317,7 @@ impl Facts {
             assert_eq!(worker.allocated, again.workers[id].allocated, "allocated on {id}");
         }
         assert_eq!(self.requests, again.requests, "request ids");
+        assert_eq!(self.specs, again.specs, "shared specs");
+        assert_eq!(self.queue.queued_count, again.queue.queued_count, "tasks that wait");
     }
 }

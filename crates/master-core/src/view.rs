@@ -9,6 +9,11 @@ use cloudai_scheduler::{Shape, refusal_of};
 
 use crate::core::Core;
 
+/// Most shapes in a view.
+pub(crate) const WAITING_MAX: usize = 100;
+/// Most workers whose reason is named for a shape; `explain` names all.
+pub(crate) const REASONS_MAX: usize = 5;
+
 /// The cluster at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterView {
@@ -146,8 +151,3 @@ impl Core {
         self.facts.queue.pending(count, &self.facts.jobs).into_iter().map(of_job).collect()
     }
 }
-
-/// Most shapes in a view.
-const WAITING_MAX: usize = 100;
-/// Most workers whose reason is named for a shape; `explain` names all.
-const REASONS_MAX: usize = 5;

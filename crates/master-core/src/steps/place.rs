@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, AttemptNo, Event, Hold, Now};
-use cloudai_scheduler::{Offer, Shape, refusal_of};
+use cloudai_model::{AttemptId, AttemptNo, Event, Hold, Now, Session, TaskSpec};
+use cloudai_scheduler::{Shape, refusal_of};
 
 use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Placement, Refused};
-use crate::core::{Core, bounds};
+use crate::core::Core;
 
 /// Checks one placement against the present, and makes it true.
 pub(crate) fn place(
@@ -47,24 +47,14 @@ fn next_attempt(core: &Core, placement: &Placement) -> Result<AttemptNo, String>
     })
 }
 
-fn check_fit(
-    core: &Core,
-    placement: &Placement,
-) -> Result<(Arc<cloudai_model::TaskSpec>, cloudai_model::Session), String> {
+/// What to send, and under which registration; an error when the worker cannot take it now.
+fn check_fit(core: &Core, placement: &Placement) -> Result<(Arc<TaskSpec>, Session), String> {
     let Placement { task, worker } = placement;
     let Some(known) = core.facts.workers.get(worker) else {
         return Err(format!("worker '{worker}' not found"));
     };
     let spec = &core.facts.jobs[&task.job].spec;
-    let offer = Offer {
-        worker: worker.clone(),
-        active: core.is_active(worker),
-        capacity: known.record.capacity,
-        free: known.free(),
-        slots: bounds::ATTEMPTS_PER_WORKER_MAX.saturating_sub(known.held.len()) as u64,
-        volumes: Arc::clone(&known.volumes),
-    };
-    match refusal_of(&Shape::of(spec), &offer) {
+    match refusal_of(&Shape::of(spec), &core.offer_of(known)) {
         None => Ok((Arc::clone(spec), known.record.session)),
         Some(refusal) => Err(format!("{task} does not fit worker '{worker}': {refusal}")),
     }

@@ -1,8 +1,6 @@
 //! A client wants tasks to run.
 
-use std::sync::Arc;
-
-use cloudai_model::{Event, JobId, Now};
+use cloudai_model::{Event, JobId, JobShape, Now};
 
 use crate::batch::{Batch, Effect};
 use crate::command::{Answer, Rejection, Submission};
@@ -17,7 +15,6 @@ pub(crate) fn submit(core: &mut Core, now: Now, asked: Submission, batch: &mut B
     }
     let job = JobId(core.facts.last_job + 1);
     let Submission { spec, shape, request, known: _ } = asked;
-    let spec = Arc::clone(&spec);
     core.record(batch, Event::JobSubmitted { job, spec, shape, request, at: now.wall });
     core.plan_wanted = true;
     batch.effects.push(Effect::TaskChanged(shape.task_id(job, shape.span().0)));
@@ -25,7 +22,7 @@ pub(crate) fn submit(core: &mut Core, now: Now, asked: Submission, batch: &mut B
 }
 
 /// A submit that was sent again: the same request id gives the same job, whatever else it says.
-fn find_existing(core: &Core, asked: &Submission) -> Option<(JobId, cloudai_model::JobShape)> {
+fn find_existing(core: &Core, asked: &Submission) -> Option<(JobId, JobShape)> {
     let live = asked.request.as_ref().and_then(|request| core.facts.requests.get(request));
     live.map(|job| (*job, core.facts.jobs[job].shape)).or(asked.known)
 }

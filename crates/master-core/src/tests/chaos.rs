@@ -67,8 +67,9 @@ fn play(world: &mut World, step: &Move) {
             world.submit(wants, array(1, tasks, at_once));
         }
         Move::Hello { worker, cores } => {
+            // A worker only grows: one that shrinks below what it holds is oversold for a while.
             let cores = if session_of(world, worker) == 0 { cores } else { 6 };
-            world.say_hello(&name(worker), cores.max(6), None, Some(Vec::new()));
+            world.say_hello(&name(worker), cores, None, Some(Vec::new()));
         }
         Move::Report { worker: index, old, job, position, attempt, what, full } => {
             let session = session_of(world, index).saturating_sub(u64::from(old));

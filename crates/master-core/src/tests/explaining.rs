@@ -3,6 +3,7 @@
 use cloudai_model::{Cause, JobShape};
 
 use super::world::{World, array, ended, spec, started};
+use crate::view::{REASONS_MAX, WAITING_MAX};
 
 /// The whole explanation as text.
 fn explain(world: &World, task: &str) -> String {
@@ -61,4 +62,18 @@ fn the_queue_shows_what_waits_and_why() {
     assert_eq!((view.waiting[0].count, view.waiting[0].first.to_string()), (5, "task-1.1".into()));
     let want = "worker-1: wants 9 cores, 1 in all: it can never run there";
     assert_eq!(view.waiting[0].reason, want);
+}
+
+#[test]
+fn a_view_is_bounded_and_says_how_many_it_means() {
+    let mut world = World::new();
+    for index in 0..=REASONS_MAX {
+        world.hello(&format!("worker-{index}"), 1);
+    }
+    for extra in 0..=WAITING_MAX as u64 {
+        world.submit_one(2 + extra);
+    }
+    let view = world.core.view(world.now());
+    assert_eq!((view.waiting.len(), view.tasks.queued), (WAITING_MAX, WAITING_MAX as u64 + 1));
+    assert_eq!(view.waiting[0].reason.split("; ").count(), REASONS_MAX);
 }

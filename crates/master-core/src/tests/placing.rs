@@ -1,9 +1,9 @@
 //! Placements: what a policy or an agent proposes, and what the core takes of it.
 
-use cloudai_model::{Cause, JobShape};
+use cloudai_model::{Cause, JobShape, TaskSpec};
 
 use super::world::{World, array, ended, spec, started, worker};
-use crate::Answer;
+use crate::{Answer, Command, bounds};
 
 #[test]
 fn a_task_goes_from_submit_to_its_end_in_order() {
@@ -78,25 +78,18 @@ fn an_agent_is_checked_like_a_stranger() {
     world.hello("worker-1", 1);
     world.submit_one(1);
     world.submit_one(1);
-    let refused = |world: &mut World, task: &str, name: &str| match world.propose(task, name) {
-        Answer::Proposed { accepted, refused } => {
-            let why = refused.into_iter().map(|refused| refused.why).collect::<Vec<_>>();
-            format!("{accepted} {}", why.join("; "))
-        }
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(refused(&mut world, "1", "worker-1"), "1 ", "a repeated pair is a no-op");
+    assert_eq!(propose(&mut world, "1", "worker-1"), "1 ", "a repeated pair is a no-op");
     assert_eq!(
-        refused(&mut world, "2", "worker-1"),
+        propose(&mut world, "2", "worker-1"),
         "0 task-2 does not fit worker 'worker-1': wants 1 cores, 0 free"
     );
-    assert_eq!(refused(&mut world, "2", "nobody"), "0 worker 'nobody' not found");
+    assert_eq!(propose(&mut world, "2", "nobody"), "0 worker 'nobody' not found");
     assert_eq!(
-        refused(&mut world, "77", "worker-1"),
+        propose(&mut world, "77", "worker-1"),
         "0 task-77 is not waiting: it has ended or never was"
     );
     world.hello("worker-2", 1);
-    assert_eq!(refused(&mut world, "1", "worker-2"), "0 task-1 is already on worker 'worker-1'");
+    assert_eq!(propose(&mut world, "1", "worker-2"), "0 task-1 is already on worker 'worker-1'");
 }
 
 #[test]
@@ -117,4 +110,53 @@ fn a_worker_that_comes_back_larger_is_given_what_waits_for_it() {
     assert_eq!(world.submit_one(4), "");
     let (_, sent) = world.say_hello("worker-1", 4, None, Some(Vec::new()));
     assert_eq!(sent, "worker-1: assign task-1-a1");
+}
+
+#[test]
+fn a_plan_is_bounded_and_the_next_one_goes_on() {
+    let mut world = World::new();
+    let most = bounds::PLACEMENTS_PER_PLAN_MAX;
+    world.hello("worker-1", most);
+    world.hello("worker-2", most);
+    world.submit(tiny(), array(1, most as u32 + 1, None));
+    assert_eq!(world.core.view(world.now()).tasks.assigned, most);
+    world.turn(Command::Tick);
+    assert_eq!(world.core.view(world.now()).tasks.assigned, most + 1);
+}
+
+#[test]
+fn a_worker_holds_a_bounded_number_of_attempts() {
+    let mut world = World::new();
+    let most = bounds::ATTEMPTS_PER_WORKER_MAX;
+    world.hello("worker-1", 2 * most as u64);
+    world.submit(tiny(), array(1, most as u32, None));
+    assert_eq!(world.submit_one(1), "");
+    let view = world.core.view(world.now());
+    assert_eq!(view.workers[0].held.len(), most);
+    assert_eq!(view.waiting[0].reason, "worker-1: holds as many attempts as a worker may");
+    assert_eq!(
+        propose(&mut world, "2", "worker-1"),
+        "0 task-2 does not fit worker 'worker-1': holds as many attempts as a worker may"
+    );
+    let sent = world.report("worker-1", 1, ended("task-1.1-a1", Cause::Exit(0)));
+    assert!(sent.ends_with("worker-1: assign task-2-a1"), "{sent}");
+}
+
+/// A task of which thousands fit into the test workers' memory and storage.
+fn tiny() -> TaskSpec {
+    let mut spec = spec(1);
+    spec.needs.memory_bytes = 64 << 20;
+    spec.needs.storage_bytes = 0;
+    spec
+}
+
+/// What became of one proposal, as text.
+fn propose(world: &mut World, task: &str, name: &str) -> String {
+    match world.propose(task, name) {
+        Answer::Proposed { accepted, refused } => {
+            let why = refused.into_iter().map(|refused| refused.why).collect::<Vec<_>>();
+            format!("{accepted} {}", why.join("; "))
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -64,7 +64,7 @@ fn a_container_that_somebody_stopped_is_lost_and_not_cancelled() {
 }
 
 #[test]
-fn a_restart_forgets_backoffs_and_nothing_else() {
+fn a_restart_forgets_a_backoff_and_remembers_the_loss() {
     let mut world = World::new();
     world.hello("worker-1", 1);
     world.submit_one(1);
@@ -72,4 +72,5 @@ fn a_restart_forgets_backoffs_and_nothing_else() {
     world.restart();
     let (_, sent) = world.say_hello("worker-1", 1, Some(1), Some(Vec::new()));
     assert_eq!(sent, "worker-1: assign task-1-a2");
+    assert_eq!(world.core.facts().find_live("task-1".parse().unwrap()).unwrap().losses, 1);
 }

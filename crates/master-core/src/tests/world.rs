@@ -5,8 +5,8 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptReport, Cause, Event, JobShape, Journal, Monotonic, Now, Outcome, ReportWhat, RequestId,
-    Resources, Session, TaskId, TaskSpec, TaskStatus, Timestamp, WorkerId, WorkerKind,
+    AttemptReport, Cause, Event, JobShape, Journal, LiveState, Monotonic, Now, Outcome, ReportWhat,
+    RequestId, Resources, Session, TaskId, TaskSpec, TaskStatus, Timestamp, WorkerId, WorkerKind,
 };
 use cloudai_scheduler::PolicyKind;
 
@@ -177,7 +177,7 @@ impl World {
         self.turn(Command::Propose(vec![placement])).0
     }
 
-    /// Where a task stands: `queued`, `assigned worker-1`, or the cause of its end.
+    /// Where a task stands: `queued`, `assigned a1 worker-1`, or its end: `failed exit(3)`.
     pub(super) fn state(&self, task: &str) -> String {
         let task: TaskId = task.parse().unwrap();
         if let Some(outcome) = self.ends.get(&task) {
@@ -189,11 +189,11 @@ impl World {
             return if fresh { "queued".to_owned() } else { "gone".to_owned() };
         };
         match state {
-            cloudai_model::LiveState::Queued(_) => format!("queued a{}", attempt.no.0),
-            cloudai_model::LiveState::Assigned(hold) => {
+            LiveState::Queued(_) => format!("queued a{}", attempt.no.0),
+            LiveState::Assigned(hold) => {
                 format!("assigned a{} {}", attempt.no.0, hold.worker)
             }
-            cloudai_model::LiveState::Running { hold, .. } => {
+            LiveState::Running { hold, .. } => {
                 format!("running a{} {}", attempt.no.0, hold.worker)
             }
         }
