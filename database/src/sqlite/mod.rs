@@ -30,12 +30,44 @@ use crate::{
 /// The file's name in the data directory.
 const FILE_NAME: &str = "cloudai.db";
 
-/// The embedded store. Dropping it moves the log into the file and lets go of the directory.
+/// One connection to the file, with what it knows without asking.
 #[derive(Debug)]
-pub struct SqliteStore {
+struct Access {
     connection: Connection,
     known: Known,
     path: PathBuf,
+}
+
+impl Access {
+    fn new(connection: Connection, path: PathBuf) -> Self {
+        Self { connection, known: Known::default(), path }
+    }
+
+    /// Runs `work` in a transaction that is begun with `begin`.
+    fn run<T>(
+        &mut self,
+        begin: &str,
+        doing: &'static str,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        transaction(&self.connection, &mut self.known, begin, work)
+            .map_err(|fault| fault.named(&self.path, doing))
+    }
+
+    /// Runs `work` at one moment of the store.
+    fn read<T>(
+        &mut self,
+        doing: &'static str,
+        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault>,
+    ) -> Result<T, StoreError> {
+        self.run("BEGIN", doing, work)
+    }
+}
+
+/// The embedded store. Dropping it moves the log into the file and lets go of the directory.
+#[derive(Debug)]
+pub struct SqliteStore {
+    writer: Access,
     // Last, so that the directory is free only after the file is closed.
     _lock: DirLock,
 }
@@ -51,17 +83,7 @@ impl SqliteStore {
         let lock = DirLock::take(dir)?;
         let path = dir.join(FILE_NAME);
         let connection = open::open_writer(dir, &path)?;
-        Ok(Self { connection, known: Known::default(), path, _lock: lock })
-    }
-
-    /// Runs `work` in a read transaction.
-    fn read<T>(
-        &mut self,
-        doing: &'static str,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
-        transaction(&self.connection, &mut self.known, "BEGIN", work)
-            .map_err(|fault| fault.named(&self.path, doing))
+        Ok(Self { writer: Access::new(connection, path), _lock: lock })
     }
 }
 
@@ -72,64 +94,44 @@ impl Journal for SqliteStore {
         if events.is_empty() {
             return Ok(());
         }
-        let work = |tx: &mut Tx<'_>| {
+        self.writer.run("BEGIN IMMEDIATE", "store events", |tx| {
             let changes = turn::changes(tx, events)?;
             tx.write(&changes)
-        };
-        transaction(&self.connection, &mut self.known, "BEGIN IMMEDIATE", work)
-            .map_err(|fault| fault.named(&self.path, "store events"))
+        })
     }
 }
 
 impl Store for SqliteStore {
     fn load(&mut self) -> Result<Snapshot, StoreError> {
-        self.read("load the store", |tx| view::load(tx))
+        self.writer.read("load the store", |tx| view::load(tx))
     }
 
     fn find_request(
         &mut self,
         request: &RequestId,
     ) -> Result<Option<(JobId, JobShape)>, StoreError> {
-        let job = self.read("find a request", |tx| tx.find_request(request))?;
+        let job = self.writer.read("find a request", |tx| tx.find_request(request))?;
         Ok(job.map(|job| (job.id, job.shape)))
     }
 
     fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        let connection = open::open_reader(&self.path)?;
-        let path = self.path.clone();
-        Ok(Box::new(SqliteReader { connection, known: Known::default(), path }))
+        let path = self.writer.path.clone();
+        Ok(Box::new(Access::new(open::open_reader(&path)?, path)))
     }
 
     fn describe(&self) -> String {
-        format!("SQLite {}", self.path.display())
+        format!("SQLite {}", self.writer.path.display())
     }
 }
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
         // Only tidiness: the log is as durable as the file, and is read at the next start.
-        let _ = self.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        let _ = self.writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
     }
 }
 
-struct SqliteReader {
-    connection: Connection,
-    known: Known,
-    path: PathBuf,
-}
-
-impl SqliteReader {
-    fn read<T>(
-        &mut self,
-        doing: &'static str,
-        work: impl FnOnce(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, StoreError> {
-        transaction(&self.connection, &mut self.known, "BEGIN", work)
-            .map_err(|fault| fault.named(&self.path, doing))
-    }
-}
-
-impl Reader for SqliteReader {
+impl Reader for Access {
     fn find_task(&mut self, task: TaskId) -> Result<Option<TaskRecord>, StoreError> {
         self.read("find a task", |tx| view::find_task(tx, task))
     }

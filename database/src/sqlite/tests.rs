@@ -126,7 +126,7 @@ fn a_transaction_that_was_not_committed_is_not_there() {
     let mut store = SqliteStore::open(dir.path()).unwrap();
     store.commit(&[submitted(1, "a", JobShape::Single)]).unwrap();
     // What a killed process leaves behind: a transaction without its end.
-    store.connection.execute_batch("BEGIN IMMEDIATE; UPDATE job SET open = 0").unwrap();
+    store.writer.connection.execute_batch("BEGIN IMMEDIATE; UPDATE job SET open = 0").unwrap();
     let mut reader = store.reader().unwrap();
     assert_eq!(reader.find_job(JobId(1)).unwrap().unwrap().counts.queued, 1);
     drop(store);
@@ -155,7 +155,7 @@ fn a_full_disk_refuses_the_batch_and_is_got_over() {
     let mut store = SqliteStore::open(dir.path()).unwrap();
     store.commit(&[submitted(1, "first", JobShape::Single)]).unwrap();
     let pages = query(dir.path(), "PRAGMA page_count");
-    store.connection.pragma_update(None, "max_page_count", pages).unwrap();
+    store.writer.connection.pragma_update(None, "max_page_count", pages).unwrap();
     let large = "x".repeat(100_000);
     let events = [submitted(2, &large, JobShape::Single)];
     for _ in 0..2 {
@@ -164,7 +164,7 @@ fn a_full_disk_refuses_the_batch_and_is_got_over() {
         assert!(error.to_string().starts_with("storage full"), "{error}");
         assert_eq!(store.load().unwrap().last_job, 1);
     }
-    store.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
+    store.writer.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
     store.commit(&events).unwrap();
     drop(store);
     let jobs = SqliteStore::open(dir.path()).unwrap().load().unwrap().jobs;
