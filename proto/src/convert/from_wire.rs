@@ -10,13 +10,11 @@ use cloudai_model::{
 };
 
 use super::{
-    Change, ConvertError, FullReport, Hello, Orders, Registration, Report, UnaryHeartbeat,
+    Change, ConvertError, FullReport, GIB, Hello, Orders, Registration, Report, UnaryHeartbeat,
     UnaryResult, WORKER_PORT,
 };
 use crate::cluster::{self, change, held, task_spec};
 
-/// Bytes in a GiB.
-const GIB: f64 = 1_073_741_824.0;
 /// Most volumes that a worker may declare.
 const VOLUMES_MAX: usize = 1_000;
 /// Longest text of a note in bytes; the rest is cut off.
@@ -395,6 +393,5 @@ pub fn task_result(result: cluster::TaskResult) -> Result<UnaryResult, ConvertEr
         worker: worker_id(&result.worker_id)?,
         outcome: Outcome::new(cause, ""),
         logs: result.logs,
-        output_files: result.output_files,
     })
 }

@@ -20,6 +20,8 @@ use cloudai_model::{
     WorkerId,
 };
 
+/// Bytes in a GiB.
+const GIB: f64 = 1_073_741_824.0;
 /// The port of a worker's unary server when an address names none.
 pub const WORKER_PORT: u16 = 50052;
 
@@ -150,8 +152,6 @@ pub struct UnaryResult {
     pub outcome: Outcome,
     /// The whole log, when the worker did not stream it.
     pub logs: String,
-    /// Files that were uploaded, as the worker names them.
-    pub output_files: Vec<String>,
 }
 
 #[cfg(test)]

@@ -10,11 +10,8 @@ use cloudai_model::{
 
 use prost::Message;
 
-use super::{Change, FullReport, Hello, Orders, Registration, Report};
+use super::{Change, FullReport, GIB, Hello, Orders, Registration, Report};
 use crate::cluster::{self, change, held, session_down, session_up, task_spec};
-
-/// Bytes in a GiB.
-const GIB: f64 = 1_073_741_824.0;
 
 /// Assigns of one message of orders in bytes; a single spec is bounded to a fraction of it.
 const ORDERS_BYTES_MAX: usize = 2 << 20;
@@ -264,8 +261,8 @@ fn in_parts(orders: &Orders, bytes_max: usize) -> Vec<cluster::SessionDown> {
     let (mut places, mut bytes) = (HashMap::new(), 0);
     for (attempt, shared) in &orders.assign {
         let attempt = attempt.to_string();
-        let known = places.get(&Arc::as_ptr(shared)).copied();
-        let new = if known.is_none() { Some(spec(shared)) } else { None };
+        let key = Arc::as_ptr(shared);
+        let new = (!places.contains_key(&key)).then(|| spec(shared));
         let size = attempt.len() + ASSIGN_BYTES + new.as_ref().map_or(0, Message::encoded_len);
         if bytes + size > bytes_max && !part.assign.is_empty() {
             parts.push(down(std::mem::take(&mut part)));
@@ -273,11 +270,10 @@ fn in_parts(orders: &Orders, bytes_max: usize) -> Vec<cluster::SessionDown> {
             bytes = 0;
         }
         bytes += size;
-        let place = places.get(&Arc::as_ptr(shared)).copied().unwrap_or_else(|| {
+        let place = *places.entry(key).or_insert_with(|| {
+            // One that went out with an earlier part goes with this one again.
             part.specs.push(new.unwrap_or_else(|| spec(shared)));
-            let place = part.specs.len() as u32 - 1;
-            places.insert(Arc::as_ptr(shared), place);
-            place
+            part.specs.len() as u32 - 1
         });
         part.assign.push(cluster::Assign { attempt, spec: place });
     }
