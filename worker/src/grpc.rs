@@ -69,7 +69,7 @@ struct Service {
 }
 
 impl Service {
-    fn get_run(&self, task_id: &str) -> Result<LiveRun, Status> {
+    fn run_of(&self, task_id: &str) -> Result<LiveRun, Status> {
         self.unary.context().live.find(task_id).ok_or_else(|| {
             let shown = task_id.chars().take(80).collect::<String>();
             Status::not_found(format!(
@@ -96,7 +96,7 @@ impl MasterWorker for Service {
     }
 
     async fn cancel_task(&self, request: Request<TaskId>) -> Result<Response<TaskAck>, Status> {
-        let run = self.get_run(&request.get_ref().task_id)?;
+        let run = self.run_of(&request.get_ref().task_id)?;
         let request = StopRequest { cause: Cause::Cancelled, grace_ms: run.grace_ms };
         let stops = run.request_stop(request);
         let message = if stops { "Task is being stopped" } else { "Task is already being stopped" };
@@ -110,7 +110,7 @@ impl MasterWorker for Service {
         request: Request<TaskLogRequest>,
     ) -> Result<Response<Self::StreamTaskLogsStream>, Status> {
         let TaskLogRequest { task_id, follow, .. } = request.into_inner();
-        let run = self.get_run(&task_id)?;
+        let run = self.run_of(&task_id)?;
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
         let reader = LogReader { task_id, spool: run.spool, chunks };
         tokio::spawn(reader.run(follow));

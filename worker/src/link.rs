@@ -81,8 +81,8 @@ pub(crate) async fn open(
     hello: SessionUp,
     hello_sent_at: Monotonic,
 ) -> Result<Link, LinkError> {
-    let channel =
-        endpoint.connect().await.map_err(|error| LinkError::Unreachable(chain(&error)))?;
+    let unreachable = |error| LinkError::Unreachable(uplink::innermost(&error).to_string());
+    let channel = endpoint.connect().await.map_err(unreachable)?;
     let (up, receiver) = mpsc::channel(UP_LEN_MAX);
     up.try_send(hello).map_err(|_| LinkError::Silent)?;
     let opening = async {
@@ -123,13 +123,4 @@ const fn kind(message: Option<&session_down::Message>) -> &'static str {
         Some(session_down::Message::Orders(_)) => "orders came",
         Some(session_down::Message::Refused(_)) => "a refusal came",
     }
-}
-
-/// The innermost cause, which says what a person can act on (`Connection refused`).
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    last.to_string()
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use cloudai_model::Timestamp;
 use cloudai_proto::log_record::{LogStream, encode};
 use tokio::fs::File;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncSeekExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 /// Most bytes of one attempt's log that are kept; what follows is marked as missing.
@@ -87,13 +87,13 @@ impl LogWriter {
     /// disk cut short is overwritten by the next one.
     async fn append(&mut self) -> io::Result<()> {
         let whole = *self.length.borrow();
-        if self.file.is_none() {
-            self.file = Some(File::create(&self.path).await?);
-        }
-        let Some(file) = self.file.as_mut() else { return Ok(()) };
+        let file = match &mut self.file {
+            Some(file) => file,
+            None => self.file.insert(File::create(&self.path).await?),
+        };
         if self.refused > 0 {
             file.set_len(whole).await?;
-            tokio::io::AsyncSeekExt::seek(file, io::SeekFrom::Start(whole)).await?;
+            file.seek(io::SeekFrom::Start(whole)).await?;
         }
         file.write_all(&self.buffer).await?;
         file.flush().await?;

@@ -11,6 +11,7 @@ use cloudai_model::{AttemptId, AttemptNo, Outcome, Session, TaskId, TaskSpec, Wo
 use cloudai_proto::cluster::{Task, TaskResult};
 use cloudai_proto::convert::{from_wire, to_wire};
 use cloudai_proto::log_record::Decoder;
+use tokio::io::AsyncReadExt;
 
 use crate::executor::Progress;
 use crate::logs::LogSpool;
@@ -181,7 +182,6 @@ async fn result_log(spool: &LogSpool, outcome: &Outcome) -> String {
 }
 
 async fn tail(spool: &LogSpool) -> std::io::Result<String> {
-    use tokio::io::AsyncReadExt;
     if spool.length() == 0 {
         return Ok(String::new());
     }

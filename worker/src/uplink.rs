@@ -2,6 +2,7 @@
 //! here is retried until it is done, refused for good, or not wanted any more. Read next:
 //! `push.rs` and `upload.rs`, which make the calls.
 
+use std::error::Error;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -114,17 +115,20 @@ impl Tries {
 /// A failed call in words: its status, or what is below it when the connection failed.
 pub(crate) fn words(status: &Status) -> String {
     let message = status.message();
-    let mut cause = std::error::Error::source(status);
-    let mut last = None;
-    while let Some(error) = cause {
-        last = Some(error.to_string());
-        cause = error.source();
-    }
-    match last {
-        Some(last) if !message.contains(&last) => format!("{message}: {last}"),
+    match status.source().map(|cause| innermost(cause).to_string()) {
+        Some(cause) if !message.contains(&cause) => format!("{message}: {cause}"),
         _ if message.is_empty() => status.code().description().to_owned(),
         _ => message.to_owned(),
     }
+}
+
+/// The innermost cause, which says what a person can act on (`Connection refused`).
+pub(crate) fn innermost<'e>(error: &'e (dyn Error + 'static)) -> &'e (dyn Error + 'static) {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last
 }
 
 #[cfg(test)]
