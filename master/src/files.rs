@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use cloudai_model::{AttemptId, Timestamp};
 use cloudai_proto::log_record::{LogStream, encode};
@@ -22,14 +22,14 @@ const NOTES_LEN_MAX: u64 = 256 << 10;
 
 /// The directory of all tasks.
 #[derive(Debug)]
-pub struct TaskFiles {
+pub(crate) struct TaskFiles {
     root: PathBuf,
     watched: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
 }
 
 impl TaskFiles {
     /// Uses `<data_dir>/tasks`.
-    pub fn new(data_dir: &Path) -> Self {
+    pub(crate) fn new(data_dir: &Path) -> Self {
         Self { root: data_dir.join("tasks"), watched: Mutex::default() }
     }
 
@@ -40,22 +40,22 @@ impl TaskFiles {
     }
 
     /// Where the attempt's log is, if it has one.
-    pub fn log_path(&self, attempt: AttemptId) -> PathBuf {
+    pub(crate) fn log_path(&self, attempt: AttemptId) -> PathBuf {
         self.attempt_dir(attempt).join("log")
     }
 
     /// Where the attempt's notes are, if it has any.
-    pub fn notes_path(&self, attempt: AttemptId) -> PathBuf {
+    pub(crate) fn notes_path(&self, attempt: AttemptId) -> PathBuf {
         self.attempt_dir(attempt).join("notes")
     }
 
     /// Where the attempt's output files are, if it has any.
-    pub fn output_dir(&self, attempt: AttemptId) -> PathBuf {
+    pub(crate) fn output_dir(&self, attempt: AttemptId) -> PathBuf {
         self.attempt_dir(attempt).join("output")
     }
 
     /// The stored length of the attempt's log, as it grows.
-    pub fn watch_log(&self, attempt: AttemptId) -> watch::Receiver<u64> {
+    pub(crate) fn watch_log(&self, attempt: AttemptId) -> watch::Receiver<u64> {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|_, sender| sender.receiver_count() > 0);
         let length = self.log_len(attempt).unwrap_or(0);
@@ -139,6 +139,3 @@ fn open_append(path: &Path) -> io::Result<std::fs::File> {
         opened => opened,
     }
 }
-
-/// Shared by everything that serves.
-pub(crate) type SharedFiles = Arc<TaskFiles>;

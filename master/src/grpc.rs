@@ -25,7 +25,7 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::agent_record::AgentRecord;
-use crate::files::SharedFiles;
+use crate::files::TaskFiles;
 use crate::heart::{HeartError, HeartHandle};
 use crate::readers::Readers;
 use crate::usage::UsageTable;
@@ -48,7 +48,7 @@ const WORKER_MESSAGE_LEN_MAX: usize = 64 << 20;
 pub(crate) struct Services {
     pub(crate) heart: HeartHandle,
     pub(crate) readers: Readers,
-    pub(crate) files: SharedFiles,
+    pub(crate) files: Arc<TaskFiles>,
     pub(crate) usage: Arc<UsageTable>,
     pub(crate) agents: Arc<AgentRecord>,
     pub(crate) shutdown: CancellationToken,

@@ -21,8 +21,5 @@ mod usage;
 
 pub use cloudai_scheduler::PolicyKind;
 pub use config::MasterConfig;
-pub use files::TaskFiles;
 pub use heart::{Change, HeartError, HeartHandle, StartError};
-pub use readers::Readers;
 pub use run::{Master, MasterError};
-pub use usage::UsageTable;

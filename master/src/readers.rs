@@ -10,7 +10,7 @@ const READERS: usize = 4;
 
 /// A pool of readers.
 #[derive(Clone)]
-pub struct Readers {
+pub(crate) struct Readers {
     idle: Arc<Mutex<Vec<Box<dyn Reader>>>>,
     places: Arc<Semaphore>,
 }
@@ -23,14 +23,14 @@ impl std::fmt::Debug for Readers {
 
 impl Readers {
     /// Opens the connections.
-    pub fn open(store: &dyn Store) -> Result<Self, StoreError> {
+    pub(crate) fn open(store: &dyn Store) -> Result<Self, StoreError> {
         let idle = (0..READERS).map(|_| store.reader()).collect::<Result<Vec<_>, _>>()?;
         let places = Arc::new(Semaphore::new(READERS));
         Ok(Self { idle: Arc::new(Mutex::new(idle)), places })
     }
 
     /// Runs `look` with a reader that nobody else uses meanwhile.
-    pub async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         look: impl FnOnce(&mut dyn Reader) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {

@@ -7,13 +7,13 @@ use cloudai_model::{Usage, WorkerId};
 
 /// The last heartbeat's usage, by worker.
 #[derive(Debug, Default)]
-pub struct UsageTable {
+pub(crate) struct UsageTable {
     rows: Mutex<HashMap<WorkerId, Usage>>,
 }
 
 impl UsageTable {
     /// What the worker said last; `None` when it said nothing since the master started.
-    pub fn find(&self, worker: &WorkerId) -> Option<Usage> {
+    pub(crate) fn find(&self, worker: &WorkerId) -> Option<Usage> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner).get(worker).copied()
     }
 

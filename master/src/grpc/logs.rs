@@ -1,6 +1,8 @@
 //! A worker pushes an attempt's log by offset. Each part is answered with the stored length; when
 //! the worker has no more to say, the log is synced to disk and answered once more.
 
+use std::sync::Arc;
+
 use cloudai_model::{AttemptId, Session};
 use cloudai_proto::cluster::{LogPart, LogStored};
 use cloudai_proto::convert::from_wire;
@@ -40,14 +42,14 @@ async fn take_parts(
             services.check_holder(attempt, session).await?;
             current = Some(attempt);
         }
-        let files = services.files.clone();
+        let files = Arc::clone(&services.files);
         let stored = on_disk(move || files.append_log(attempt, part.offset, &part.data)).await?;
         if answers.send(Ok(LogStored { stored })).await.is_err() {
             return Ok(());
         }
     }
     if let Some(attempt) = current {
-        let files = services.files.clone();
+        let files = Arc::clone(&services.files);
         let stored = on_disk(move || {
             files.sync_log(attempt)?;
             files.log_len(attempt)

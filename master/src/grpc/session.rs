@@ -1,11 +1,12 @@
 //! The session of one of our own workers: reports up, orders down, on one stream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloudai_master_core::{Answer, Command, Rejection, WorkerHello};
 use cloudai_model::{AttemptReport, Session, WorkerId, WorkerKind};
 use cloudai_proto::cluster::{Refused, SessionDown, SessionUp, Welcome, session_down, session_up};
-use cloudai_proto::convert::{Change, Orders, from_wire, to_wire};
+use cloudai_proto::convert::{Change, Orders, Report, from_wire, to_wire};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,6 +14,7 @@ use tonic::{Status, Streaming};
 
 use super::{Outbound, Services, heart_status};
 use crate::dispatch::{LINK_LEN_MAX, Link};
+use crate::heart::HeartError;
 
 /// How often a worker reports everything that it holds, in milliseconds.
 const HEARTBEAT_MS: u32 = 5_000;
@@ -148,10 +150,7 @@ async fn read(peer: &Peer, mut up: Streaming<SessionUp>) -> Option<SessionDown> 
     }
 }
 
-async fn take_report(
-    peer: &Peer,
-    report: cloudai_proto::convert::Report,
-) -> Result<Answer, crate::heart::HeartError> {
+async fn take_report(peer: &Peer, report: Report) -> Result<Answer, HeartError> {
     let Peer { services, worker, session, via } = peer;
     let mut changes: Vec<AttemptReport> = Vec::with_capacity(report.changes.len());
     let mut notes = Vec::new();
@@ -162,7 +161,7 @@ async fn take_report(
         }
     }
     if !notes.is_empty() {
-        let files = services.files.clone();
+        let files = Arc::clone(&services.files);
         // Notes are for people: one that cannot be written is not worth a report.
         drop(tokio::task::spawn_blocking(move || {
             for (attempt, at, text) in notes {

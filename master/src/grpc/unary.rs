@@ -5,6 +5,8 @@ use cloudai_model::{AttemptReport, ReportWhat, WorkerId, WorkerKind};
 use cloudai_proto::cluster;
 use cloudai_proto::convert::{Orders, UnaryResult, from_wire};
 use cloudai_proto::log_record::{LogStream, encode};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -66,7 +68,7 @@ pub(super) async fn register(
         kind: WorkerKind::Unary,
         address: worker.address,
         capacity: worker.capacity,
-        volumes: std::collections::BTreeSet::new(),
+        volumes: BTreeSet::new(),
         version: String::new(),
         held: None,
     });
@@ -140,7 +142,7 @@ async fn keep_log(services: &Services, result: &UnaryResult) -> Result<(), Statu
     let attempt = result.attempt;
     let mut records = Vec::with_capacity(result.logs.len() + 64);
     encode(LogStream::Stdout, clock::wall(), result.logs.as_bytes(), &mut records);
-    let files = services.files.clone();
+    let files = Arc::clone(&services.files);
     let write = move || {
         if files.log_len(attempt)? == 0 {
             files.append_log(attempt, 0, &records)?;
