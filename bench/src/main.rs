@@ -3,7 +3,7 @@
 //! Each starts real processes with an empty data directory, measures CloudAI and, in the same run,
 //! something outside of it, and prints a ratio. A figure without its counterpart of the same run
 //! means nothing on a noisy machine. Read next: `scenario/`.
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, reason = "figures are what it is for")]
 
 mod bare_docker;
 mod client;
@@ -16,6 +16,21 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+
+/// Tasks of a scenario that measures throughput or restarts.
+const TASKS: u32 = 100_000;
+/// Connections over which single submits come.
+const CONNECTIONS: u32 = 8;
+/// Submits of the scenario that measures latency.
+const SUBMITS: u32 = 300;
+/// Containers in each round on the real engine.
+const CONTAINERS: u32 = 24;
+/// Containers at once.
+const AT_ONCE: u32 = 4;
+/// Rounds of each.
+const ROUNDS: u32 = 3;
+/// A local image with a no-op command; `e2e/images/build.sh` makes it.
+const IMAGE: &str = "cloudai-test/busybox";
 
 /// Measures CloudAI beside something outside of it.
 #[derive(Debug, Parser)]
@@ -33,43 +48,43 @@ enum Scenario {
     /// One array of no-op tasks through the mock executor, against raw synced appends.
     Array {
         /// Tasks in the array.
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = TASKS)]
         tasks: u32,
     },
     /// Single submits over several connections, against raw synced appends.
     Singles {
         /// Submits in all.
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = TASKS)]
         tasks: u32,
         /// Connections at once.
-        #[arg(long, default_value_t = 8)]
+        #[arg(long, default_value_t = CONNECTIONS)]
         connections: u32,
     },
-    /// From a submit to the start on an idle worker, and the restart with tasks queued.
+    /// From a submit to the start on an idle worker.
     Latency {
         /// Submits, one after the other.
-        #[arg(long, default_value_t = 300)]
+        #[arg(long, default_value_t = SUBMITS)]
         tasks: u32,
     },
     /// Restart of the master with single tasks queued, and with one array of a million.
     Restart {
         /// Single tasks queued.
-        #[arg(long, default_value_t = 100_000)]
+        #[arg(long, default_value_t = TASKS)]
         tasks: u32,
     },
     /// No-op containers on the real engine, against the bare Docker API, in turns.
     Overhead {
         /// Containers in each round.
-        #[arg(long, default_value_t = 24)]
+        #[arg(long, default_value_t = CONTAINERS)]
         containers: u32,
         /// Containers at once.
-        #[arg(long, default_value_t = 4)]
+        #[arg(long, default_value_t = AT_ONCE)]
         at_once: u32,
         /// Rounds of each.
-        #[arg(long, default_value_t = 3)]
+        #[arg(long, default_value_t = ROUNDS)]
         rounds: u32,
         /// A local image with a no-op command.
-        #[arg(long, default_value = "cloudai-test/busybox")]
+        #[arg(long, default_value = IMAGE)]
         image: String,
     },
     /// Everything, one after the other.
@@ -88,12 +103,12 @@ fn main() -> Result<()> {
             scenario::overhead(binary, scenario::Load { containers, at_once, rounds, image })
         }
         Scenario::All => {
-            scenario::array(binary, 100_000)?;
-            scenario::singles(binary, 100_000, 8)?;
-            scenario::latency(binary, 300)?;
-            scenario::restart(binary, 100_000)?;
-            let image = "cloudai-test/busybox".to_owned();
-            let load = scenario::Load { containers: 24, at_once: 4, rounds: 3, image };
+            scenario::array(binary, TASKS)?;
+            scenario::singles(binary, TASKS, CONNECTIONS)?;
+            scenario::latency(binary, SUBMITS)?;
+            scenario::restart(binary, TASKS)?;
+            let (containers, at_once, rounds) = (CONTAINERS, AT_ONCE, ROUNDS);
+            let load = scenario::Load { containers, at_once, rounds, image: IMAGE.to_owned() };
             scenario::overhead(binary, load)
         }
     }

@@ -139,3 +139,57 @@ fn open_append(path: &Path) -> io::Result<std::fs::File> {
         opened => opened,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn attempt() -> AttemptId {
+        "task-1-a1".parse().unwrap()
+    }
+
+    #[test]
+    fn a_piece_counts_as_far_as_it_is_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TaskFiles::new(dir.path());
+        let length = files.watch_log(attempt());
+        for (offset, piece, stored) in [
+            (0, "abc", 3),
+            // The same again, a piece of which a part is there, and one behind a gap.
+            (0, "abc", 3),
+            (1, "bcde", 5),
+            (9, "xyz", 5),
+            (5, "", 5),
+        ] {
+            let got = files.append_log(attempt(), offset, piece.as_bytes()).unwrap();
+            assert_eq!(got, stored, "{piece} at {offset}");
+        }
+        assert_eq!(std::fs::read(files.log_path(attempt())).unwrap(), b"abcde");
+        assert_eq!(*length.borrow(), 5);
+    }
+
+    #[test]
+    fn a_log_beyond_its_bound_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TaskFiles::new(dir.path());
+        // A file with a hole takes no room.
+        let log = open_append(&files.log_path(attempt())).unwrap();
+        log.set_len(LOG_LEN_MAX - 1).unwrap();
+        assert_eq!(files.append_log(attempt(), LOG_LEN_MAX - 1, b"x").unwrap(), LOG_LEN_MAX);
+        assert!(files.append_log(attempt(), LOG_LEN_MAX, b"x").is_err());
+        assert_eq!(files.log_len(attempt()).unwrap(), LOG_LEN_MAX);
+    }
+
+    #[test]
+    fn notes_beyond_their_bound_are_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TaskFiles::new(dir.path());
+        let note = "n".repeat(1_000);
+        for _ in 0..=NOTES_LEN_MAX / note.len() as u64 {
+            files.append_note(attempt(), Timestamp(1), &note).unwrap();
+        }
+        let length = std::fs::metadata(files.notes_path(attempt())).unwrap().len();
+        let record = note.len() as u64 + 13;
+        assert_eq!(length, NOTES_LEN_MAX / record * record);
+    }
+}

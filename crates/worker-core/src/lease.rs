@@ -71,3 +71,23 @@ impl Leases {
         Some(self.renewed_at.plus_ms(*shortest_ms))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reports_beyond_the_bound_renew_nothing() {
+        const LEASE_MS: u64 = 10_000;
+        let mut leases = Leases::default();
+        let last = SENT_LEN_MAX as u64 + 1;
+        for number in 1..=last {
+            leases.sent(number, Monotonic(number));
+        }
+        leases.acknowledge(last);
+        assert_eq!(leases.left_ms(LEASE_MS, Monotonic(last)), LEASE_MS - 1);
+        leases.sent(last + 1, Monotonic(last + 1));
+        leases.acknowledge(last + 1);
+        assert_eq!(leases.left_ms(LEASE_MS, Monotonic(last + 1)), LEASE_MS);
+    }
+}

@@ -1,5 +1,9 @@
 //! A master that does what a test says: it speaks the wire and knows nothing else.
-#![allow(missing_docs, unreachable_pub, clippy::unwrap_used)]
+#![allow(
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "a part of the tests, of which one uses it"
+)]
 
 use std::collections::HashMap;
 use std::future::Future;
