@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat, TaskSpec, limits};
+use cloudai_model::{
+    AttemptId, AttemptReport, Cause, Monotonic, Outcome, ReportWhat, TaskSpec, limits,
+};
 use cloudai_proto::cluster::{SessionDown, session_down};
 use cloudai_proto::convert::{Change, FullReport, Hello, Orders, Report, from_wire, to_wire};
 use cloudai_worker_core::{Effect, Input, Ledger, LedgerConfig, RefusalReason};
@@ -164,7 +166,7 @@ impl SessionLoop {
     /// Waits for the next thing that happens and deals with it.
     async fn turn(&mut self) -> Result<(), WorkerError> {
         let wants_to_send = self.full_due || self.ledger.has_news() || !self.notes.is_empty();
-        let deadline = self.ledger.next_deadline().map(|deadline| deadline.at);
+        let deadline = self.ledger.next_deadline();
         tokio::select! {
             signal = self.connection.next(wants_to_send) => self.on_signal(signal),
             _ = self.events.recv_many(&mut self.batch, EVENTS_LEN_MAX) => {
@@ -432,7 +434,7 @@ async fn say_goodbye(link: Link) {
     }
 }
 
-async fn sleep_until(deadline: Option<cloudai_model::Monotonic>) {
+async fn sleep_until(deadline: Option<Monotonic>) {
     match deadline {
         Some(at) => tokio::time::sleep(Duration::from_millis(at.ms_since(clock::mono()))).await,
         None => std::future::pending().await,

@@ -9,10 +9,10 @@ use cloudai_model::{
 };
 
 use crate::lease::Leases;
-use crate::words::{Deadline, DeadlineReason, Effect, Input, Outgoing, RefusalReason, Restored};
+use crate::words::{Effect, Input, Outgoing, RefusalReason, Restored};
 
 /// How many forgotten attempts are remembered, so that a late assign of one is refused.
-pub const FORGOTTEN_LEN_MAX: usize = 16_384;
+const FORGOTTEN_LEN_MAX: usize = 16_384;
 
 /// Most time from SIGTERM to SIGKILL for an attempt without a valid lease, in milliseconds: its
 /// master waits little longer before it places the task again, or has done so.
@@ -153,10 +153,10 @@ impl Ledger {
         !self.news.is_empty()
     }
 
-    /// When to come back with [`Input::Tick`].
-    pub fn next_deadline(&self) -> Option<Deadline> {
-        let at = self.leases.next_end()?;
-        Some(Deadline { at, reason: DeadlineReason::LeaseEnds })
+    /// When to come back with [`Input::Tick`]: the shortest lease of a live attempt that nobody
+    /// stopped yet ends then.
+    pub fn next_deadline(&self) -> Option<Monotonic> {
+        self.leases.next_end()
     }
 
     /// Begins a stream: everything that is held goes with its hello, so there is no other news, and

@@ -8,5 +8,5 @@ mod lease;
 mod ledger;
 mod words;
 
-pub use ledger::{FORGOTTEN_LEN_MAX, Ledger, LedgerConfig};
-pub use words::{Deadline, DeadlineReason, Effect, Input, Outgoing, RefusalReason, Restored};
+pub use ledger::{Ledger, LedgerConfig};
+pub use words::{Effect, Input, Outgoing, RefusalReason, Restored};

@@ -133,19 +133,3 @@ pub struct Outgoing {
     /// Everything that is held, when that was asked for.
     pub full: Option<Vec<AttemptReport>>,
 }
-
-/// The next moment at which time itself is an input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Deadline {
-    /// When.
-    pub at: Monotonic,
-    /// Why.
-    pub reason: DeadlineReason,
-}
-
-/// What happens at a deadline.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadlineReason {
-    /// The shortest lease of a live attempt that nobody stopped yet ends.
-    LeaseEnds,
-}
