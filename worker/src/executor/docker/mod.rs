@@ -38,9 +38,6 @@ use tokio_util::task::TaskTracker;
 use self::connect::Features;
 use self::gpu::Gpus;
 use self::image::Pulls;
-pub use self::output::{
-    OUTPUT_BYTES_MAX, OUTPUT_DEPTH_MAX, OUTPUT_ENTRIES_MAX, OUTPUT_FILES_MAX, OUTPUT_PATH_LEN_MAX,
-};
 use super::{Assignment, Ended, Engine, ExecutorError, RunChannels};
 use crate::clock;
 

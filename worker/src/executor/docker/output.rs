@@ -23,15 +23,15 @@ use super::OUTPUT_PATH;
 use super::engine::chain;
 
 /// Most files of one attempt.
-pub const OUTPUT_FILES_MAX: usize = 10_000;
+const OUTPUT_FILES_MAX: usize = 10_000;
 /// Most bytes of one attempt's files together.
-pub const OUTPUT_BYTES_MAX: u64 = 64 << 30;
+const OUTPUT_BYTES_MAX: u64 = 64 << 30;
 /// Most directory entries that are looked at.
-pub const OUTPUT_ENTRIES_MAX: usize = 100_000;
+const OUTPUT_ENTRIES_MAX: usize = 100_000;
 /// Deepest directory, counted from `/output`.
-pub const OUTPUT_DEPTH_MAX: usize = 32;
+const OUTPUT_DEPTH_MAX: usize = 32;
 /// Longest path below `/output`, in bytes.
-pub const OUTPUT_PATH_LEN_MAX: usize = 1024;
+const OUTPUT_PATH_LEN_MAX: usize = 1024;
 /// How long an archive may take for each next piece.
 const ARCHIVE_IDLE: Duration = Duration::from_mins(1);
 /// How the worker keeps what it took: for itself, whatever the task's modes were.
