@@ -69,9 +69,6 @@ pub fn show_worker(worker: &WorkerView) -> String {
     if !worker.volumes.is_empty() {
         let _ = write!(text, "\n  Volumes: {}", worker.volumes.join(", "));
     }
-    if let Some(reason) = &worker.set_aside {
-        let _ = write!(text, "\n  Gets no new tasks: {}", harmless(reason));
-    }
     if let Some(tasks) = worker.tasks.as_ref().filter(|tasks| !tasks.is_empty()) {
         let mut table = Table::new(&["TASK", "ATTEMPT", "STATUS", "IMAGE", "TAKES"]);
         for task in tasks {

@@ -73,9 +73,6 @@ pub struct WorkerView {
     /// Names of the volumes that its administrator declared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<String>,
-    /// Why it gets no new tasks although it is active, when that is so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub set_aside: Option<String>,
 }
 
 /// What a machine uses, in percent of its whole (0 to 100).

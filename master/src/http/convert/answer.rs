@@ -258,7 +258,6 @@ pub(in super::super) fn worker_view(worker: &WorkerStatus, usage: Option<Usage>)
         running: worker.held.len() as u64,
         tasks: None,
         volumes: record.volumes.iter().cloned().collect(),
-        set_aside: None,
     }
 }
 
