@@ -60,7 +60,7 @@ pub enum MasterError {
         source: std::io::Error,
     },
     /// The gRPC server ended by itself.
-    #[error("the gRPC server failed; start the master again, and report what it printed")]
+    #[error("the gRPC server failed: {0}. Start the master again, and report what it printed")]
     Grpc(#[from] tonic::transport::Error),
     /// A server ended by itself.
     #[error("a server of the master failed; start the master again, and report what it printed")]

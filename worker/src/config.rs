@@ -110,7 +110,10 @@ pub enum WorkerError {
         path: PathBuf,
     },
     /// The data folder cannot be used.
-    #[error("cannot use the data folder {}", path.display())]
+    #[error(
+        "cannot use the data folder {}: {source}. Choose another with --data-dir, or make it \
+         writable for this user", path.display()
+    )]
     DataDir {
         /// The folder or file.
         path: PathBuf,
@@ -127,7 +130,10 @@ pub enum WorkerError {
         address: SocketAddr,
     },
     /// The port cannot be listened on.
-    #[error("cannot listen on {address}")]
+    #[error(
+        "cannot listen on {address}: {source}. Choose another address with --bind, or another port \
+         with --port"
+    )]
     Listen {
         /// Where.
         address: SocketAddr,
