@@ -206,7 +206,7 @@ impl Watch {
 
     fn leave(&self, session: &mut Session) -> u8 {
         session.screen.message(format!(
-            "{} goes on: 'cloudai logs -f {}' shows it, 'cloudai cancel {}' stops it",
+            "{} goes on: 'logs -f {}' shows it, 'cancel {}' stops it",
             self.task, self.task, self.task
         ));
         exit::INTERRUPTED

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloudai_api::{JobView, TaskDetail, WAIT_MS_MAX};
+use cloudai_api::{JobView, TaskDetail, TaskQuery, TaskStatus, WAIT_MS_MAX};
 
 use super::Session;
 use crate::exit;
@@ -16,6 +16,9 @@ const AWAY_MAX: Duration = Duration::from_mins(1);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Shorter than the API's bound, so that a proxy in between has no reason to give up first.
 const ROUND_MS: u64 = if WAIT_MS_MAX < 25_000 { WAIT_MS_MAX } else { 25_000 };
+
+/// How many failed tasks of an array are named at its end.
+const FAILED_TOLD: u32 = 3;
 
 enum Ended {
     Yes,
@@ -64,6 +67,9 @@ fn wait_job(session: &mut Session, job: JobRef, deadline: Option<Instant>) -> Re
         }
         (Ended::Yes, Some(view)) => {
             tell_job(session, &view)?;
+            if !session.json && view.counts.failed > 0 {
+                tell_failed(session, &view);
+            }
             let whole = view.counts.succeeded == view.counts.total();
             Ok(if whole { exit::OK } else { exit::NO })
         }
@@ -153,6 +159,31 @@ fn tell_job(session: &mut Session, view: &JobView) -> Result<(), Failure> {
         "job {}: {} succeeded, {} failed, {} cancelled",
         view.job, counts.succeeded, counts.failed, counts.cancelled
     ))
+}
+
+/// Names some of the tasks of an array that failed, and how to see the rest. The count is told
+/// already, so an answer that does not come is passed over.
+fn tell_failed(session: &mut Session, view: &JobView) {
+    let query = TaskQuery {
+        status: Some(TaskStatus::Failed),
+        job: Some(view.job.clone()),
+        limit: Some(FAILED_TOLD),
+        ..TaskQuery::default()
+    };
+    let Ok(page) = session.client.tasks(&query) else {
+        return;
+    };
+    for task in &page.tasks {
+        let Some(outcome) = &task.outcome else { continue };
+        let message = harmless(&outcome.message);
+        let more = if message.is_empty() { message } else { format!(": {message}") };
+        let cause = crate::output::show_cause(outcome);
+        session.screen.message(format!("{} failed ({cause}){more}", task.task));
+    }
+    if view.counts.failed > page.tasks.len() as u64 {
+        let job = &view.job;
+        session.screen.message(format!("'tasks --job {job} --status failed' lists all of them"));
+    }
 }
 
 fn left(session: &mut Session, what: &str) -> u8 {

@@ -1,7 +1,10 @@
 //! Columns of text, as wide as they need to be, without lines between them.
+//!
+//! On a terminal that is too narrow, the longest cells go on below themselves. What is written to
+//! a pipe or a file is never broken.
 
 use comfy_table::presets::NOTHING;
-use comfy_table::{ContentArrangement, Table as Columns};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table as Columns};
 
 use super::harmless;
 
@@ -14,10 +17,18 @@ impl Table {
     /// A table with these headings.
     pub fn new(headings: &[&str]) -> Self {
         let mut columns = Columns::new();
-        columns.load_style(NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        columns.load_style(NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if cfg!(test) {
+            // What a test expects does not depend on the terminal that it runs in.
+            columns.force_no_tty();
+        }
         columns.set_header(headings.iter().copied());
         for column in columns.column_iter_mut() {
             column.set_padding((0, 2));
+        }
+        // A name that somebody copies stays in one piece.
+        if let Some(name) = columns.column_mut(0) {
+            name.set_constraint(ColumnConstraint::ContentWidth);
         }
         Self { columns }
     }
@@ -47,5 +58,16 @@ mod tests {
         task-1        running
         task-1000000  a b
         ");
+    }
+
+    #[test]
+    fn a_narrow_terminal_breaks_cells_and_never_names() {
+        let mut table = Table::new(&["TASK", "STATUS", "WHY IT WAITS"]);
+        table.columns.set_width(40);
+        let why = "worker-2: wants 4 cores, 1.5 free";
+        table.row(["task-1000000.17".to_owned(), "queued".to_owned(), why.to_owned()]);
+        let shown = table.show();
+        assert!(shown.lines().all(|line| line.len() <= 40), "{shown}");
+        assert!(shown.lines().any(|line| line.starts_with("task-1000000.17  queued")), "{shown}");
     }
 }

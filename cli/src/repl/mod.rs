@@ -20,6 +20,7 @@ mod words;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 pub use printer::Printer;
 
@@ -36,6 +37,9 @@ use words::{Said, Target};
 
 const BANNER: &str = "CloudAI Master Node - Interactive CLI\nType 'help' for available commands";
 const GOODBYE: &str = "Shutting down master...";
+
+/// How soon a second Ctrl-C must come to mean the end.
+const AGAIN_WITHIN: Duration = Duration::from_secs(5);
 
 /// What a prompt needs from its process.
 pub struct ReplOptions {
@@ -92,11 +96,11 @@ fn converse(session: &mut Session, next: &mut dyn FnMut() -> Line) -> ReplEnd {
     if session.screen.line(BANNER).is_err() {
         return ReplEnd::EndOfInput;
     }
-    let mut warned = false;
+    let mut warned = None;
     loop {
         let line = next();
-        let again = matches!(line, Line::Interrupt) && warned;
-        warned = matches!(line, Line::Interrupt);
+        let again = is_again(warned, Instant::now());
+        warned = matches!(line, Line::Interrupt).then(Instant::now);
         match line {
             Line::Text(text) => match obey(session, &text) {
                 Ok(true) => {}
@@ -113,6 +117,12 @@ fn converse(session: &mut Session, next: &mut dyn FnMut() -> Line) -> ReplEnd {
             }
         }
     }
+}
+
+/// Whether a Ctrl-C now is the second of two. One that comes much later only clears a line, as
+/// everywhere else: a cluster must not stop by it.
+fn is_again(warned: Option<Instant>, now: Instant) -> bool {
+    warned.is_some_and(|at| now.saturating_duration_since(at) <= AGAIN_WITHIN)
 }
 
 fn goodbye(session: &mut Session) -> ReplEnd {

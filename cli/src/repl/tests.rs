@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{Cursor, Read, Write};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
-use super::{Line, ReplEnd, Session, converse};
+use super::{AGAIN_WITHIN, Line, ReplEnd, Session, converse, is_again};
 use crate::backend::{Backend, BackendError, Request, Response, Stream};
 use crate::client::Client;
 use crate::interrupt::Interrupts;
@@ -412,4 +413,31 @@ fn ctrl_c_twice_stops_and_the_end_of_input_does_not() {
         interrupts: Interrupts::default(),
     };
     assert_eq!(converse(&mut session, &mut || Line::Interrupt), ReplEnd::Exit);
+}
+
+#[test]
+fn a_ctrl_c_long_after_the_first_is_a_first_one() {
+    let first = Instant::now();
+    assert!(!is_again(None, first));
+    assert!(is_again(Some(first), first + AGAIN_WITHIN));
+    assert!(!is_again(Some(first), first + AGAIN_WITHIN + Duration::from_millis(1)));
+}
+
+#[test]
+fn the_failed_tasks_of_an_array_are_named_at_its_end() {
+    let job = r#"{"job":"6","name":null,"user":null,"image":"busybox","first_task":"task-6.1",
+        "submitted_at_ms":1,"array":{"first":1,"last":9},"ended":true,"counts":{"queued":0,
+        "assigned":0,"running":0,"succeeded":5,"failed":4,"cancelled":0}}"#;
+    let tasks = r#"{"tasks":[{"task":"task-6.7","job":"6","status":"failed","image":"busybox",
+        "submitted_at_ms":1,"outcome":{"cause":"exit","exit_code":9,"message":""}}]}"#;
+    let (text, _) = dialogue(
+        "wait 6\n",
+        &[
+            ("GET /api/v1/jobs/6?wait_ms=25000", 200, job),
+            ("GET /api/v1/tasks?status=failed&job=6&limit=3", 200, tasks),
+        ],
+    );
+    assert!(text.contains("5 succeeded, 4 failed"), "{text}");
+    assert!(text.contains("task-6.7 failed (exit 9)"), "{text}");
+    assert!(text.contains("'tasks --job 6 --status failed' lists all of them"), "{text}");
 }
