@@ -383,8 +383,12 @@ fn bounded(
     if (least..=most).contains(&value) {
         return Ok(());
     }
-    let why = format!("{value} is out of bounds: from {least} to {most} {unit}");
-    Err(SpecError::new(field, why.trim_end()))
+    let (word, bound) = if value < least { ("at least", least) } else { ("at most", most) };
+    let readable = match unit {
+        "bytes" if bound >= 1 << 20 => format!(" ({} MiB)", bound >> 20),
+        _ => String::new(),
+    };
+    Err(SpecError::new(field, format!("{value} is out of bounds: {word} {bound} {unit}{readable}")))
 }
 
 #[cfg(test)]
@@ -407,7 +411,10 @@ mod tests {
         check(|spec| spec.needs.cpu_milli = 0, "cpus: 0 is out of bounds");
         check(|spec| spec.needs.cpu_milli = limits::CPU_MILLI_MAX, "ok");
         check(|spec| spec.needs.cpu_milli = limits::CPU_MILLI_MAX + 1, "cpus: ");
-        check(|spec| spec.needs.memory_bytes = 0, "memory: 0 is out of bounds");
+        check(
+            |spec| spec.needs.memory_bytes = 1024,
+            "memory: 1024 is out of bounds: at least 6291456 bytes (6 MiB)",
+        );
         check(|spec| spec.needs.storage_bytes = limits::BYTES_MAX + 1, "storage: ");
         check(|spec| spec.limits.pids_max = 0, "pids: ");
         check(|spec| spec.limits.timeout_ms = Some(0), "timeout_ms: ");
