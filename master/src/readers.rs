@@ -45,6 +45,17 @@ impl Readers {
             drop(place);
             found
         });
-        work.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        match work.await {
+            Ok(found) => found,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime shuts down: the look was dropped before it began.
+                Err(cancelled) => Err(StoreError::Io {
+                    doing: "read",
+                    path: "the store".into(),
+                    source: std::io::Error::other(cancelled),
+                }),
+            },
+        }
     }
 }
