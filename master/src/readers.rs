@@ -59,3 +59,19 @@ impl Readers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Readers;
+
+    #[test]
+    fn a_look_after_the_runtime_is_gone_is_an_error() {
+        let store = cloudai_database::MemoryStore::default();
+        let readers = Readers::open(&store).unwrap();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let handle = runtime.handle().clone();
+        drop(runtime);
+        let found = handle.block_on(readers.read(|_| Ok(())));
+        assert!(found.is_err());
+    }
+}
