@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cloudai_database::{Reader, Store, StoreError};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Most reads at once; more wait for a connection.
 const READERS: usize = 4;
@@ -39,11 +39,8 @@ impl Readers {
         let idle = Arc::clone(&self.idle);
         let work = tokio::task::spawn_blocking(move || {
             let taken = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut reader = taken.expect("there are as many readers as places");
-            let found = look(reader.as_mut());
-            idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
-            drop(place);
-            found
+            let mut lent = Lent { reader: taken, idle, _place: place };
+            look(lent.reader.as_deref_mut().expect("there are as many readers as places"))
         });
         match work.await {
             Ok(found) => found,
@@ -60,9 +57,35 @@ impl Readers {
     }
 }
 
+/// A reader that is out. It comes back also when the look panics, and before its place does.
+struct Lent {
+    reader: Option<Box<dyn Reader>>,
+    idle: Arc<Mutex<Vec<Box<dyn Reader>>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.extend(self.reader.take());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Readers;
+
+    #[tokio::test]
+    async fn a_look_that_panics_leaves_its_reader_to_the_next() {
+        let store = cloudai_database::MemoryStore::default();
+        let readers = Readers::open(&store).unwrap();
+        for _ in 0..super::READERS * 2 {
+            let again = readers.clone();
+            let look = async move { again.read::<()>(|_| panic!("a look went wrong")).await };
+            assert!(tokio::spawn(look).await.unwrap_err().is_panic());
+        }
+        assert_eq!(readers.read(|reader| reader.counts()).await.unwrap().total(), 0);
+    }
 
     #[test]
     fn a_look_after_the_runtime_is_gone_is_an_error() {

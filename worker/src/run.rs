@@ -4,6 +4,7 @@
 //! Read next: `session.rs`.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -219,13 +220,21 @@ async fn forward(
     }
 }
 
+/// Makes the folder, which must not be there yet; the one above it may have been cleaned away.
+async fn make_empty(dir: &Path) -> std::io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        tokio::fs::create_dir_all(parent).await?;
+    }
+    tokio::fs::create_dir(dir).await
+}
+
 /// Runs an attempt to its end.
 pub(crate) async fn execute(
     executor: &Executor,
     assignment: Assignment,
     channels: RunChannels,
 ) -> Ended {
-    if let Err(error) = tokio::fs::create_dir(&channels.output_dir).await {
+    if let Err(error) = make_empty(&channels.output_dir).await {
         let why = format!("cannot make {}: {error}", channels.output_dir.display());
         let outcome = Outcome::new(Cause::Infra, why);
         return Ended { outcome, at: clock::wall(), files: Vec::new() };
