@@ -304,6 +304,7 @@ fn a12_restart() {
     let mark = worker.process.mark();
     assert_eq!(cluster.stop_master(), 0);
     cluster.start_master();
+    cluster.master().wait_for("Restored: open jobs 2, waiting tasks 1, on workers 1");
     worker.process.wait_for_after(mark, "Worker registered successfully");
     assert_eq!([cluster.task(&done), cluster.task(&waiting)], before);
     assert_eq!(before[0]["outcome"]["exit_code"], 3);

@@ -21,7 +21,7 @@ use cloudai_database::{Store, StoreError};
 use cloudai_master_core::{
     Answer, ClusterView, Command, Core, Explanation, PendingTask, RestoreError, Settings,
 };
-use cloudai_model::{JobId, Session, TaskId, WorkerId};
+use cloudai_model::{JobId, Session, Snapshot, TaskId, WorkerId};
 use cloudai_proto::convert::Orders;
 use cloudai_scheduler::Policy;
 use thiserror::Error;
@@ -206,6 +206,19 @@ pub(crate) struct HeartSettings {
     pub(crate) agent_deadline_ms: Option<u64>,
 }
 
+/// What an operator wants to read after a crash: how much there is to go on with.
+fn tell_restored(snapshot: &Snapshot) {
+    if snapshot.jobs.is_empty() {
+        return;
+    }
+    let live = || snapshot.jobs.values().flat_map(|job| job.live.values());
+    let held = live().filter(|task| task.find_hold().is_some()).count();
+    let fresh: u64 = snapshot.jobs.values().map(|job| job.fresh.count()).sum();
+    let waiting = fresh + (live().count() - held) as u64;
+    let jobs = snapshot.jobs.len();
+    tracing::info!("Restored: open jobs {jobs}, waiting tasks {waiting}, on workers {held}");
+}
+
 /// Restores the core and starts the thread. The thread ends when it is told to stop; the store is
 /// closed when it is joined.
 pub(crate) fn start(
@@ -213,6 +226,7 @@ pub(crate) fn start(
     settings: HeartSettings,
 ) -> Result<(HeartHandle, JoinHandle<()>), StartError> {
     let snapshot = store.load()?;
+    tell_restored(&snapshot);
     let core = Core::restore(snapshot, settings.core, clock::now())?;
     let (inbox, messages) = mpsc::channel(INBOX_LEN_MAX);
     let (changes, _) = broadcast::channel(CHANGES_LEN_MAX);
