@@ -40,7 +40,8 @@ impl MasterAgent for Services {
     ) -> Result<Response<AgentAck>, Status> {
         let proposed = request.into_inner().assignments;
         if proposed.len() > ASSIGNMENTS_MAX {
-            return Err(Status::invalid_argument("more than 10,000 assignments in one message"));
+            let why = format!("more than {ASSIGNMENTS_MAX} assignments in one message");
+            return Err(Status::invalid_argument(why));
         }
         let mut refused = Vec::new();
         let mut placements = Vec::new();

@@ -100,7 +100,9 @@ impl Upload {
     fn take(&mut self, chunk: &FileChunk) -> Result<(), Status> {
         self.bytes += chunk.data.len() as u64;
         if self.bytes > BYTES_MAX {
-            return Err(Status::resource_exhausted("the files are larger than 64 GiB together"));
+            return Err(Status::resource_exhausted(format!(
+                "the files are larger than {BYTES_MAX} bytes together"
+            )));
         }
         let current = self.file.as_ref().is_some_and(|(name, _)| *name == chunk.file_path);
         if !current {
@@ -119,7 +121,9 @@ impl Upload {
     fn open(&mut self, name: &str) -> Result<(), Status> {
         let path = inside(name)?;
         if self.files >= FILES_MAX {
-            return Err(Status::resource_exhausted("a task has more than 10,000 files"));
+            return Err(Status::resource_exhausted(format!(
+                "a task has more than {FILES_MAX} files"
+            )));
         }
         self.files += 1;
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {

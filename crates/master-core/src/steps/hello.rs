@@ -1,5 +1,7 @@
 //! A worker process comes, comes back, or goes in good order.
 
+use std::collections::BTreeSet;
+
 use cloudai_model::{
     AttemptId, Event, LossCause, Now, Session, TaskId, WorkerId, WorkerKind, WorkerRecord,
 };
@@ -51,11 +53,13 @@ fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -
     };
     batch.effects.push(Effect::WorkerRegistered(record.clone()));
     core.record(batch, Event::WorkerRegistered { worker: record });
+    let named: BTreeSet<AttemptId> =
+        hello.held.iter().flatten().map(|report| report.attempt).collect();
     for attempt in held_by(core, &hello.id) {
         // A unary worker cannot say at once what it holds; its next heartbeats do.
         let kept = match &hello.held {
             None => hello.kind == WorkerKind::Unary,
-            Some(held) => held.iter().any(|report| report.attempt == attempt),
+            Some(_) => named.contains(&attempt),
         };
         if kept {
             core.record(batch, Event::AttemptAdopted { attempt, session });
@@ -67,8 +71,6 @@ fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -
     heard(core, now, &hello.id, batch);
     // It may offer more than before, also when it was never seen to be away.
     core.plan_wanted = true;
-    let alarm = Alarm::Worker(hello.id.clone());
-    core.alarms.set(now.mono.plus_ms(bounds::INACTIVE_AFTER_MS), alarm);
     if let Some(held) = &hello.held {
         report::take_changes(core, now, &hello.id, session, held, batch);
     }

@@ -1,6 +1,6 @@
 //! Leases, silence and loss: when a worker is given up, and what becomes of its tasks.
 
-use cloudai_model::{Cause, RetryPolicy};
+use cloudai_model::{AttemptReport, Cause, RetryPolicy};
 
 use super::world::{World, accepted, ended, spec, started, worker};
 use crate::{Answer, Command, bounds};
@@ -97,18 +97,29 @@ fn a_running_task_that_its_worker_no_longer_has_is_lost() {
     assert_eq!(sent, "worker-1: ack 1, worker-1: assign task-1-a2");
 }
 
+/// What the unary worker `plain` says every five seconds.
+fn heartbeat(held: Vec<AttemptReport>) -> Command {
+    let (worker, full) = (worker("plain"), Some(held));
+    Command::Report { worker, session: None, sequence: 0, changes: Vec::new(), full }
+}
+
+#[test]
+fn a_worker_that_registers_twice_and_falls_silent_is_inactive() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.pass(1_000);
+    world.hello("worker-1", 1);
+    world.pass(bounds::INACTIVE_AFTER_MS - 1);
+    assert!(world.core.view(world.now()).workers[0].active);
+    world.pass(1);
+    assert!(!world.core.view(world.now()).workers[0].active);
+}
+
 #[test]
 fn a_unary_worker_is_given_time_for_its_result() {
     let mut world = World::new();
     assert!(matches!(world.say_hello("plain", 1, None, None).0, Answer::Welcome(_)));
     world.submit_one(1);
-    let heartbeat = |held| Command::Report {
-        worker: worker("plain"),
-        session: None,
-        sequence: 0,
-        changes: Vec::new(),
-        full: Some(held),
-    };
     world.turn(heartbeat(vec![started("task-1-a1")]));
     for _ in 1..bounds::MISSED_REPORTS_MAX {
         assert_eq!(world.turn(heartbeat(Vec::new())).1, "");
@@ -168,13 +179,6 @@ fn what_was_missed_is_remembered_only_while_the_worker_should_hold_it() {
     let mut world = World::new();
     world.say_hello("plain", 1, None, None);
     world.submit_one(1);
-    let heartbeat = |held| Command::Report {
-        worker: worker("plain"),
-        session: None,
-        sequence: 0,
-        changes: Vec::new(),
-        full: Some(held),
-    };
     world.turn(heartbeat(vec![started("task-1-a1")]));
     world.turn(heartbeat(Vec::new()));
     world.pass(LEASE_MS + bounds::LEASE_MARGIN_MS);
