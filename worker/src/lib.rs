@@ -133,5 +133,6 @@ fn hello(config: &WorkerConfig, listening: SocketAddr, capacity: Resources) -> H
         held: Vec::new(),
         volumes: config.volumes.keys().cloned().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        degraded: None,
     }
 }

@@ -383,7 +383,7 @@ impl SessionLoop {
         let report = Report {
             sequence: outgoing.sequence,
             changes: self.notes.drain(..).chain(states).collect(),
-            full: outgoing.full.map(|held| FullReport { held, usage }),
+            full: outgoing.full.map(|held| FullReport { held, usage, degraded: None }),
         };
         // A stream that broke meanwhile says so by its other end, and the next hello has it all.
         let _ = link.up.try_send(to_wire::report(&report));

@@ -14,9 +14,13 @@ use crate::units::{show_bytes, show_count, show_span};
 pub fn show_status(status: &ClusterStatus) -> String {
     let (workers, tasks) = (&status.workers, &status.tasks);
     let mut text = format!(
-        "Total workers: {}\nActive workers: {}\nInactive workers: {}\nRunning tasks: {}\n",
-        workers.total, workers.active, workers.inactive, tasks.running
+        "Total workers: {}\nActive workers: {}\nInactive workers: {}\n",
+        workers.total, workers.active, workers.inactive
     );
+    if workers.degraded > 0 {
+        let _ = writeln!(text, "Degraded workers: {}", workers.degraded);
+    }
+    let _ = writeln!(text, "Running tasks: {}", tasks.running);
     let _ = writeln!(text, "Waiting tasks: {} queued, {} assigned", tasks.queued, tasks.assigned);
     let _ = writeln!(
         text,
@@ -52,6 +56,9 @@ pub fn show_workers(list: &WorkerList) -> String {
 /// One worker with what it has and does.
 pub fn show_worker(worker: &WorkerView) -> String {
     let mut text = format!("{}  {}  {}\n", worker.id, status_word(worker), worker.address);
+    if let Some(reason) = &worker.reason {
+        let _ = writeln!(text, "  Gets no new work: {}", harmless(reason));
+    }
     text.push_str(&indent(&resources_table(worker)));
     let heard = worker.last_heard_ms_ago.map_or_else(
         || "not since the master started".to_owned(),
@@ -89,6 +96,7 @@ fn status_word(worker: &WorkerView) -> &'static str {
     match worker.status {
         WorkerStatus::Active => "Active",
         WorkerStatus::Inactive => "Inactive",
+        WorkerStatus::Degraded => "Degraded",
     }
 }
 

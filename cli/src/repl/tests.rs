@@ -14,7 +14,7 @@ use crate::output::Screen;
 /// Answers that were written down: it knows nothing of what a master does.
 #[derive(Default)]
 struct Recorded {
-    answers: BTreeMap<&'static str, (u16, &'static str)>,
+    answers: BTreeMap<String, (u16, String)>,
     asked: Mutex<Vec<String>>,
 }
 
@@ -23,10 +23,9 @@ impl Recorded {
         let line = format!("{} {}", request.method.name(), request.path);
         let body = request.body.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
         self.asked.lock().unwrap().push(format!("{line} {body}").trim_end().to_owned());
-        let (status, body) = self.answers.get(line.as_str()).copied().unwrap_or((
-            404,
-            r#"{"error":{"code":"not_found","message":"no answer was written down"}}"#,
-        ));
+        let none = r#"{"error":{"code":"not_found","message":"no answer was written down"}}"#;
+        let known = self.answers.get(&line).map(|(status, body)| (*status, body.as_str()));
+        let (status, body) = known.unwrap_or((404, none));
         Response { status, body: body.as_bytes().to_vec() }
     }
 }
@@ -76,9 +75,12 @@ impl Write for Plain {
 }
 
 /// Types the lines; gives the whole dialogue, what was asked of the master, and the end.
-fn dialogue(script: &str, answers: &[(&'static str, u16, &'static str)]) -> (String, String) {
+fn dialogue(script: &str, answers: &[(&str, u16, &str)]) -> (String, String) {
+    let written = |(line, status, body): &(&str, u16, &str)| {
+        ((*line).to_owned(), (*status, (*body).to_owned()))
+    };
     let backend = Arc::new(Recorded {
-        answers: answers.iter().map(|(line, status, body)| (*line, (*status, *body))).collect(),
+        answers: answers.iter().map(written).collect(),
         ..Recorded::default()
     });
     let shown = Shown::default();
@@ -288,6 +290,34 @@ fn workers_and_one_worker_show_what_they_have() {
     master> workers worker-1 --json
     ");
     assert!(text.contains(r#""last_heard_ms_ago": 2100"#), "{text}");
+}
+
+#[test]
+fn a_worker_that_gets_no_new_work_says_why() {
+    let worker = WORKER.replace(
+        r#""status":"active""#,
+        r#""status":"degraded","reason":"the disk is\u001b 96 % full""#,
+    );
+    let workers = format!(r#"{{"workers":[{worker}]}}"#);
+    let status = STATUS.replace(r#""total":0,"#, r#""total":1,"degraded":1,"#);
+    let (text, _) = dialogue(
+        "workers\nstatus",
+        &[("GET /api/v1/workers", 200, &workers), ("GET /api/v1/status", 200, &status)],
+    );
+    let lines = |from: &str, count| {
+        let after = text.lines().skip_while(|line| !line.starts_with(from)).skip(1);
+        after.take(count).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(lines("master> workers", 2), @r"
+    worker-1  Degraded  localhost:50052
+      Gets no new work: the disk is� 96 % full
+    ");
+    insta::assert_snapshot!(lines("master> status", 4), @r"
+    Total workers: 1
+    Active workers: 0
+    Inactive workers: 0
+    Degraded workers: 1
+    ");
 }
 
 #[test]

@@ -46,10 +46,13 @@ pub struct ClusterStatus {
 pub struct WorkerCounts {
     /// Every worker that ever registered.
     pub total: u64,
-    /// Heard within 15 s.
+    /// Heard within 15 s, and well.
     pub active: u64,
-    /// The others.
+    /// Not heard.
     pub inactive: u64,
+    /// Heard, and not well by their own words.
+    #[serde(default)]
+    pub degraded: u64,
 }
 
 /// What an external agent did.
@@ -102,7 +105,7 @@ pub struct ClusterEvent {
     pub at_ms: u64,
     /// What kind: `job_submitted`, `attempt_placed`, `attempt_started`, `attempt_lost`,
     /// `task_finished`, `task_cancelled`, `worker_registered`, `worker_inactive`,
-    /// `worker_active`, or `gap` when the reader was too slow and missed some.
+    /// `worker_active`, `worker_degraded`, or `gap` when the reader was too slow and missed some.
     pub kind: String,
     /// The task, when it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

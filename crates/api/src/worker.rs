@@ -12,15 +12,17 @@ pub struct WorkerList {
     pub workers: Vec<WorkerView>,
 }
 
-/// Whether a worker can be counted on.
+/// Whether a worker takes new work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum WorkerStatus {
     /// Heard within 15 s.
     Active,
     /// Not heard.
     Inactive,
+    /// Heard, but something that it needs fails: `reason` says what. It keeps what it runs.
+    Degraded,
 }
 
 /// How a worker is spoken to.
@@ -40,8 +42,11 @@ pub enum WorkerKind {
 pub struct WorkerView {
     /// Its id.
     pub id: String,
-    /// Whether it can be counted on.
+    /// Whether it takes new work.
     pub status: WorkerStatus,
+    /// Why it takes none, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// `host:port`.
     pub address: String,
     /// How it is spoken to.

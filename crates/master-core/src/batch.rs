@@ -6,6 +6,7 @@ use cloudai_model::{
     AttemptId, Event, JobId, Journal, LossCause, Outcome, Session, StopReason, TaskId, TaskSpec,
     WorkerId, WorkerRecord,
 };
+use cloudai_scheduler::Standing;
 
 use crate::command::{Answer, Token};
 
@@ -54,8 +55,13 @@ pub enum Effect {
     WorkerRegistered(WorkerRecord),
     /// Tell whoever watches that many tasks of a job moved at once.
     JobChanged(JobId),
-    /// Tell whoever watches that a worker came, went, or came back.
-    WorkerChanged(WorkerId),
+    /// Tell the operator and whoever watches that a worker takes work again, or does not any more.
+    WorkerChanged {
+        /// Which.
+        worker: WorkerId,
+        /// As it is now.
+        standing: Standing,
+    },
 }
 
 /// What a worker is told.

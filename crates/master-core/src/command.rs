@@ -42,7 +42,7 @@ pub enum Command {
         /// What changed, in order.
         changes: Vec<AttemptReport>,
         /// Everything that it holds, when it says so.
-        full: Option<Vec<AttemptReport>>,
+        full: Option<FullReport>,
     },
     /// A worker process ends in good order; what it held is gone.
     Goodbye {
@@ -64,6 +64,15 @@ pub enum Command {
     Propose(Vec<Placement>),
     /// Time passed; a deadline may have.
     Tick,
+}
+
+/// What a worker says of itself with each heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FullReport {
+    /// Everything that it holds.
+    pub held: Vec<AttemptReport>,
+    /// Why it should get no new work, in words; `None` when it is well.
+    pub degraded: Option<String>,
 }
 
 /// What a submit asks for.
@@ -107,6 +116,8 @@ pub struct WorkerHello {
     pub version: String,
     /// Everything that it holds; `None` when it cannot say yet (a unary worker).
     pub held: Option<Vec<AttemptReport>>,
+    /// Why it should get no new work, in words; `None` when it is well.
+    pub degraded: Option<String>,
 }
 
 /// A task and the worker that is to run it.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloudai_model::{
     AttemptId, Event, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
 };
-use cloudai_scheduler::{Demand, Offer, Plan, Problem};
+use cloudai_scheduler::{Demand, Offer, Plan, Problem, Standing};
 
 use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Command, Input, Placement};
@@ -165,7 +165,7 @@ impl Core {
         let slots = bounds::ATTEMPTS_PER_WORKER_MAX.saturating_sub(worker.held.len());
         Offer {
             worker: worker.record.id.clone(),
-            active: self.is_active(&worker.record.id),
+            standing: self.standing_of(&worker.record.id),
             capacity: worker.record.capacity,
             free: worker.free(),
             slots: slots as u64,
@@ -206,8 +206,15 @@ impl Core {
         batch.events.push(event);
     }
 
-    pub(crate) fn is_active(&self, worker: &WorkerId) -> bool {
-        self.liveness.get(worker).is_some_and(|liveness| liveness.active)
+    /// Whether a worker takes work, and why not.
+    pub(crate) fn standing_of(&self, worker: &WorkerId) -> Standing {
+        self.liveness.get(worker).map_or(Standing::Inactive, Liveness::standing)
+    }
+
+    /// Tells whoever watches how a worker stands now.
+    pub(crate) fn tell_standing(&self, worker: &WorkerId, batch: &mut Batch) {
+        let standing = self.standing_of(worker);
+        batch.effects.push(Effect::WorkerChanged { worker: worker.clone(), standing });
     }
 
     /// The current attempt of a task with its state, when the task is live.

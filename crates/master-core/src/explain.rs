@@ -45,6 +45,8 @@ pub enum Wait {
     NeverFits,
     /// No worker has room now.
     NoRoom,
+    /// The workers that could take it are not well.
+    NoneWell,
     /// A worker has room: it is placed by the next plan, or an agent keeps it.
     Next,
 }
@@ -65,6 +67,7 @@ impl fmt::Display for Wait {
                 f.write_str("no active worker could ever take it; it waits for one that can")
             }
             Self::NoRoom => f.write_str("no worker has room for it now"),
+            Self::NoneWell => f.write_str("the workers that could take it get no new work now"),
             Self::Next => f.write_str("a worker has room: it is placed next"),
         }
     }
@@ -111,7 +114,14 @@ fn wait_of(workers: &[WorkerVerdict]) -> Wait {
     if workers.iter().any(|verdict| verdict.refusal.is_none()) {
         return Wait::Next;
     }
-    let has_room_later =
+    let is_busy =
         |verdict: &WorkerVerdict| matches!(verdict.refusal, Some(Refusal::Busy(_) | Refusal::Full));
-    if workers.iter().any(has_room_later) { Wait::NoRoom } else { Wait::NeverFits }
+    let is_unwell = |verdict: &WorkerVerdict| matches!(verdict.refusal, Some(Refusal::Degraded(_)));
+    if workers.iter().any(is_busy) {
+        Wait::NoRoom
+    } else if workers.iter().any(is_unwell) {
+        Wait::NoneWell
+    } else {
+        Wait::NeverFits
+    }
 }

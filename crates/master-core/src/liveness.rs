@@ -4,16 +4,30 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cloudai_model::{AttemptId, Monotonic, TaskId, WorkerId};
+use cloudai_scheduler::Standing;
 
 /// What is known of a worker's life in this run of the master.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Liveness {
     /// When its last report was taken, or when this run began.
     pub(crate) heard_at: Monotonic,
-    /// Whether it takes work.
+    /// Whether it was heard lately.
     pub(crate) active: bool,
+    /// Why it should get no new work, by its own words.
+    pub(crate) degraded: Option<String>,
     /// What it should hold and did not name in its last full report.
     pub(crate) missed: BTreeMap<AttemptId, Missed>,
+}
+
+impl Liveness {
+    /// Whether the worker takes work, and why not.
+    pub(crate) fn standing(&self) -> Standing {
+        match &self.degraded {
+            _ if !self.active => Standing::Inactive,
+            Some(why) => Standing::Degraded(why.clone()),
+            None => Standing::Active,
+        }
+    }
 }
 
 /// How long an attempt has not been named.

@@ -5,6 +5,7 @@ mod world;
 
 mod cancelling;
 mod chaos;
+mod degrading;
 mod explaining;
 mod fencing;
 mod leasing;

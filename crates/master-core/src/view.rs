@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cloudai_model::{
     AttemptId, JobId, LiveState, Now, Resources, TaskId, TaskSpec, WorkerId, WorkerRecord,
 };
-use cloudai_scheduler::{Shape, refusal_of};
+use cloudai_scheduler::{Shape, Standing, refusal_of};
 
 use crate::core::Core;
 
@@ -43,8 +43,8 @@ pub struct LiveCounts {
 pub struct WorkerStatus {
     /// As it registered.
     pub record: WorkerRecord,
-    /// Whether it takes work.
-    pub active: bool,
+    /// Whether it takes work, and why not.
+    pub standing: Standing,
     /// Milliseconds since it was heard; since the master started, when it was not heard yet.
     pub heard_ms_ago: u64,
     /// The sum of what its attempts need.
@@ -109,7 +109,7 @@ impl Core {
         let heard_at = self.liveness.get(id).map(|liveness| liveness.heard_at);
         WorkerStatus {
             record: worker.record.clone(),
-            active: self.is_active(id),
+            standing: self.standing_of(id),
             heard_ms_ago: now.mono.ms_since(heard_at.unwrap_or_default()),
             allocated: worker.allocated,
             free: worker.free(),

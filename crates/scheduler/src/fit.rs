@@ -3,7 +3,7 @@
 use cloudai_model::{Lack, WorkerId};
 use thiserror::Error;
 
-use crate::{Offer, Shape};
+use crate::{Offer, Shape, Standing};
 
 /// The first reason for which a worker cannot take a task of a shape now.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Error)]
@@ -20,6 +20,9 @@ pub enum Refusal {
     /// It would not fit even if nothing ran there.
     #[error("{0} in all: it can never run there")]
     TooSmall(LackOfAll),
+    /// It says of itself that something it needs fails.
+    #[error("degraded: {0}")]
+    Degraded(String),
     /// It does not fit beside what runs there.
     #[error("{0}")]
     Busy(Lack),
@@ -46,7 +49,7 @@ pub fn refusal_of(shape: &Shape, offer: &Offer) -> Option<Refusal> {
     {
         return Some(Refusal::NotTarget(target.clone()));
     }
-    if !offer.active {
+    if offer.standing == Standing::Inactive {
         return Some(Refusal::Inactive);
     }
     if let Some(missing) = shape.volumes.difference(&offer.volumes).next() {
@@ -54,6 +57,9 @@ pub fn refusal_of(shape: &Shape, offer: &Offer) -> Option<Refusal> {
     }
     if let Some(lack) = shape.needs.find_lack(offer.capacity) {
         return Some(Refusal::TooSmall(LackOfAll(lack)));
+    }
+    if let Standing::Degraded(why) = &offer.standing {
+        return Some(Refusal::Degraded(why.clone()));
     }
     if let Some(lack) = shape.needs.find_lack(offer.free) {
         return Some(Refusal::Busy(lack));
@@ -74,7 +80,7 @@ mod tests {
         let capacity = Resources { cpu_milli: 4000, memory_bytes: 8 << 30, ..Resources::default() };
         Offer {
             worker: WorkerId::new("worker-2").unwrap(),
-            active: true,
+            standing: Standing::Active,
             capacity,
             free: Resources { cpu_milli: 1500, ..capacity },
             slots: 1,
@@ -104,7 +110,15 @@ mod tests {
             |shape, _| shape.needs.gpu_milli = 1000,
             "wants 1 GPUs, 0 in all: it can never run there",
         );
-        check(|_, offer| offer.active = false, "inactive");
+        check(|_, offer| offer.standing = Standing::Inactive, "inactive");
+        let degraded = || Standing::Degraded("the disk is full".to_owned());
+        check(|_, offer| offer.standing = degraded(), "degraded: the disk is full");
+        check(
+            |shape, offer| {
+                (shape.needs.cpu_milli, offer.standing) = (5000, degraded());
+            },
+            "wants 5 cores, 4 in all: it can never run there",
+        );
         check(|_, offer| offer.slots = 0, "holds as many attempts as a worker may");
         check(|shape, _| shape.volumes.extend(["data".to_owned()]), "fits");
         check(|shape, _| shape.volumes.extend(["models".to_owned()]), "has no volume 'models'");

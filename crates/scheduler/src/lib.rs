@@ -10,4 +10,4 @@ mod problem;
 
 pub use fit::{Refusal, refusal_of};
 pub use policy::{Policy, PolicyKind};
-pub use problem::{Demand, Offer, Plan, Problem, Shape, Share};
+pub use problem::{Demand, Offer, Plan, Problem, Shape, Share, Standing};

@@ -28,13 +28,24 @@ impl Shape {
     }
 }
 
+/// Whether a worker takes new work; if not, why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It does.
+    Active,
+    /// It was not heard lately.
+    Inactive,
+    /// It says of itself that something it needs fails, in these words.
+    Degraded(String),
+}
+
 /// A worker as a policy sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offer {
     /// Which worker.
     pub worker: WorkerId,
-    /// Whether it was heard lately; only active workers take work.
-    pub active: bool,
+    /// Whether it takes work at all.
+    pub standing: Standing,
     /// All that it has.
     pub capacity: Resources,
     /// What no attempt holds.

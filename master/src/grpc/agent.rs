@@ -7,6 +7,7 @@ use cloudai_proto::agent::{
     AgentAck, AgentWorkerInfo, Assignment, ClusterState, Empty, TaskAssignments, TaskInfo,
 };
 use cloudai_proto::convert::{from_wire, to_wire};
+use cloudai_scheduler::Standing;
 use tonic::{Request, Response, Status};
 
 use super::{Services, heart_status};
@@ -84,7 +85,12 @@ fn worker_info(worker: &WorkerStatus) -> AgentWorkerInfo {
         cpu_available: to_wire::units(worker.free.cpu_milli),
         memory_available: to_wire::gib(worker.free.memory_bytes),
         gpu_available: to_wire::units(worker.free.gpu_milli),
-        status: if worker.active { "active" } else { "inactive" }.to_owned(),
+        // Its contract has no third word: what takes no work is not active.
+        status: match worker.standing {
+            Standing::Active => "active",
+            _ => "inactive",
+        }
+        .to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudai_master_core::{Answer, Command, Rejection, WorkerHello};
+use cloudai_master_core::{Answer, Command, FullReport, Rejection, WorkerHello};
 use cloudai_model::{AttemptReport, Session, WorkerId, WorkerKind};
 use cloudai_proto::cluster::{Refused, SessionDown, SessionUp, Welcome, session_down, session_up};
 use cloudai_proto::convert::{Change, Orders, Report, from_wire, to_wire};
@@ -47,6 +47,7 @@ pub(super) async fn open(
         volumes: hello.volumes,
         version: hello.version,
         held: Some(hello.held),
+        degraded: hello.degraded,
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
         Answer::Welcome(session) => {
@@ -174,7 +175,7 @@ async fn take_report(peer: &Peer, report: Report) -> Result<Answer, HeartError> 
     let full = report.full.map(|full| {
         tracing::debug!("Heartbeat from worker {worker}: {} held", full.held.len());
         services.usage.set(worker, full.usage);
-        full.held
+        FullReport { held: full.held, degraded: full.degraded }
     });
     let command = Command::Report {
         worker: worker.clone(),

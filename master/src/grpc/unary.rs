@@ -1,6 +1,6 @@
 //! The calls of workers that were written by somebody who has read nothing but the wire contract.
 
-use cloudai_master_core::{Answer, Command, WorkerHello};
+use cloudai_master_core::{Answer, Command, FullReport, WorkerHello};
 use cloudai_model::{AttemptReport, ReportWhat, WorkerId, WorkerKind};
 use cloudai_proto::cluster;
 use cloudai_proto::convert::{Orders, UnaryResult, from_wire};
@@ -71,6 +71,7 @@ pub(super) async fn register(
         volumes: BTreeSet::new(),
         version: String::new(),
         held: None,
+        degraded: None,
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
         Answer::Welcome(_) => {
@@ -94,7 +95,8 @@ pub(super) async fn heartbeat(
     tracing::debug!("Heartbeat from worker {worker}: {} running", heartbeat.running.len());
     let now = clock::wall();
     let started = |attempt| AttemptReport { attempt, what: ReportWhat::Started(now) };
-    let full = Some(heartbeat.running.into_iter().map(started).collect());
+    let held = heartbeat.running.into_iter().map(started).collect();
+    let full = Some(FullReport { held, degraded: None });
     let (session, sequence) = (None, 0);
     let command =
         Command::Report { worker: worker.clone(), session, sequence, changes: Vec::new(), full };

@@ -156,7 +156,9 @@ mod tests {
     use std::sync::Arc;
 
     use cloudai_database::SqliteStore;
-    use cloudai_master_core::{Answer, Settings, Submission, Wait, WorkerHello, bounds};
+    use cloudai_master_core::{
+        Answer, FullReport, Settings, Submission, Wait, WorkerHello, bounds,
+    };
     use cloudai_model::{JobShape, TaskId, TaskSpec, WorkerKind};
     use cloudai_scheduler::PolicyKind;
     use tokio_util::sync::CancellationToken;
@@ -190,7 +192,8 @@ mod tests {
 
     fn heartbeat(held: Vec<AttemptReport>) -> Command {
         let (worker, session, changes) = (plain(), None, Vec::new());
-        Command::Report { worker, session, sequence: 0, changes, full: Some(held) }
+        let full = Some(FullReport { held, degraded: None });
+        Command::Report { worker, session, sequence: 0, changes, full }
     }
 
     #[tokio::test]
@@ -206,6 +209,7 @@ mod tests {
             volumes: BTreeSet::new(),
             version: String::new(),
             held: None,
+            degraded: None,
         };
         let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
         let (shape, request, known) = (JobShape::Single, None, None);

@@ -4,7 +4,8 @@
 use std::time::{Duration, Instant};
 
 use cloudai_master_core::Effect;
-use cloudai_model::{Cause, Outcome, WorkerRecord};
+use cloudai_model::{Cause, Outcome, WorkerId, WorkerRecord};
+use cloudai_scheduler::Standing;
 
 /// Most lines about tasks in one window; what is more is counted.
 const LINES_PER_WINDOW_MAX: u32 = 100;
@@ -23,6 +24,7 @@ impl Console {
     pub(super) fn tell(&mut self, effect: &Effect) {
         match effect {
             Effect::WorkerRegistered(worker) => registered(worker),
+            Effect::WorkerChanged { worker, standing } => changed(worker, standing),
             Effect::TaskEnded { attempt, worker: Some(worker), outcome } if self.may_speak() => {
                 let (task, status) = (attempt.task, status_word(outcome));
                 let why = why(outcome);
@@ -73,6 +75,16 @@ fn why(outcome: &Outcome) -> String {
         (Cause::Exit(0) | Cause::Cancelled, _) => String::new(),
         (cause, "") => format!(" ({cause})"),
         (cause, message) => format!(" ({cause}: {message})"),
+    }
+}
+
+fn changed(worker: &WorkerId, standing: &Standing) {
+    match standing {
+        Standing::Active => tracing::info!("Worker {worker} takes work"),
+        Standing::Inactive => tracing::warn!("Worker {worker} is inactive: it is not heard"),
+        Standing::Degraded(why) => {
+            tracing::warn!("Worker {worker} is degraded and gets no new work: {why}");
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudai_database::SqliteStore;
-use cloudai_master_core::{Submission, WorkerHello};
+use cloudai_master_core::{FullReport, Submission, WorkerHello};
 use cloudai_model::{JobShape, Resources, TaskSpec, WorkerKind};
 use cloudai_scheduler::PolicyKind;
 use tokio::net::TcpListener;
@@ -40,13 +40,22 @@ fn hello(session: Option<Session>, kind: WorkerKind, address: String) -> Command
     let held = (kind == WorkerKind::Session).then(Vec::new);
     let (volumes, version) = (BTreeSet::new(), String::new());
     let capacity = Resources { cpu_milli: 64_000, ..TaskSpec::DEFAULT_NEEDS };
-    let hello =
-        WorkerHello { id: worker(), session, kind, address, capacity, volumes, version, held };
-    Command::Hello(hello)
+    let (id, degraded) = (worker(), None);
+    Command::Hello(WorkerHello {
+        id,
+        session,
+        kind,
+        address,
+        capacity,
+        volumes,
+        version,
+        held,
+        degraded,
+    })
 }
 
 fn report(session: Option<Session>) -> Command {
-    let (changes, full) = (Vec::new(), Some(Vec::new()));
+    let (changes, full) = (Vec::new(), Some(FullReport::default()));
     Command::Report { worker: worker(), session, sequence: 1, changes, full }
 }
 

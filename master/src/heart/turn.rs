@@ -252,7 +252,7 @@ impl Heart {
                     Change::Task(attempt.task)
                 }
                 Effect::JobChanged(job) => Change::Job(job),
-                Effect::WorkerChanged(worker) => Change::Worker(worker),
+                Effect::WorkerChanged { worker, .. } => Change::Worker(worker),
                 Effect::WorkerRegistered(worker) => Change::Worker(worker.id),
             };
             if watched {

@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
-use cloudai_api::{ClusterStatus, ErrorBody, Health, QueueView, WorkerCounts};
+use cloudai_api::{ClusterStatus, ErrorBody, Health, QueueView};
 
 use super::errors::Failure;
 use super::{App, Shared, convert};
@@ -62,11 +62,9 @@ pub(super) async fn health(State(app): State<App>) -> (StatusCode, Json<Health>)
 pub(super) async fn status(State(app): State<App>) -> Result<Json<ClusterStatus>, Failure> {
     let view = app.heart.view().await?;
     let counts = app.readers.read(|reader| reader.counts()).await?;
-    let active = view.workers.iter().filter(|worker| worker.active).count() as u64;
-    let total = view.workers.len() as u64;
     let info = &app.info;
     Ok(Json(ClusterStatus {
-        workers: WorkerCounts { total, active, inactive: total - active },
+        workers: convert::worker_counts(&view),
         tasks: convert::task_counts(counts),
         version: info.version.clone(),
         store: info.store.clone(),

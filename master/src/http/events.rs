@@ -15,6 +15,7 @@ use cloudai_model::{
     Cause, JobId, LiveState, Session, TaskId, TaskRecord, TaskState, TaskStatus, Timestamp,
     WorkerId,
 };
+use cloudai_scheduler::Standing;
 use futures_util::{Stream, stream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
@@ -56,14 +57,30 @@ pub(super) async fn events(
     Ok(Sse::new(stream).keep_alive(KeepAlive::new().interval(SIGN_OF_LIFE)))
 }
 
-/// A worker's registration, and whether it takes work.
-type WorkerMark = (Session, bool);
+/// A worker's registration, and the kind of event that says how it stands.
+type WorkerMark = (Session, &'static str);
 
 fn workers_of(view: &ClusterView) -> BTreeMap<WorkerId, WorkerMark> {
     let mark = |worker: &cloudai_master_core::WorkerStatus| {
-        (worker.record.id.clone(), (worker.record.session, worker.active))
+        (worker.record.id.clone(), (worker.record.session, kind_of(&worker.standing)))
     };
     view.workers.iter().map(mark).collect()
+}
+
+const fn kind_of(standing: &Standing) -> &'static str {
+    match standing {
+        Standing::Active => "worker_active",
+        Standing::Inactive => "worker_inactive",
+        Standing::Degraded(_) => "worker_degraded",
+    }
+}
+
+fn words_of(standing: &Standing) -> String {
+    match standing {
+        Standing::Active => "is active again".to_owned(),
+        Standing::Inactive => "was not heard for a while and counts as inactive".to_owned(),
+        Standing::Degraded(why) => format!("is degraded and gets no new work: {why}"),
+    }
 }
 
 /// One watcher.
@@ -151,20 +168,22 @@ impl Feed {
     }
 
     async fn tell_workers(&mut self) -> Result<(), Failure> {
-        let now = workers_of(self.app.heart.view().await?.as_ref());
-        for (id, (session, active)) in &now {
+        let view = self.app.heart.view().await?;
+        for worker in &view.workers {
+            let (id, kind) = (&worker.record.id, kind_of(&worker.standing));
             let (kind, words) = match self.workers.get(id) {
-                Some((before, _)) if before != session => ("worker_registered", "registered again"),
-                None => ("worker_registered", "registered"),
-                Some((_, before)) if before == active => continue,
-                Some(_) if *active => ("worker_active", "is active again"),
-                Some(_) => ("worker_inactive", "was not heard for a while and counts as inactive"),
+                Some((before, _)) if *before != worker.record.session => {
+                    ("worker_registered", "registered again".to_owned())
+                }
+                None => ("worker_registered", "registered".to_owned()),
+                Some((_, before)) if *before == kind => continue,
+                Some(_) => (kind, words_of(&worker.standing)),
             };
             let mut event = event(kind, clock::wall(), format!("{id} {words}"));
             event.worker = Some(id.to_string());
             self.told.push_back(event);
         }
-        self.workers = now;
+        self.workers = workers_of(&view);
         Ok(())
     }
 }

@@ -136,6 +136,7 @@ impl World {
             volumes: BTreeSet::new(),
             version: String::new(),
             held: Some(Vec::new()),
+            degraded: None,
         };
         match self.heart.command(Command::Hello(hello)).await.unwrap() {
             Answer::Welcome(session) => session,

@@ -10,8 +10,8 @@ use cloudai_model::{
 };
 
 use super::{
-    Change, ConvertError, FullReport, GIB, Hello, Orders, Registration, Report, UnaryHeartbeat,
-    UnaryResult, WORKER_PORT,
+    Change, ConvertError, DEGRADED_LEN_MAX, FullReport, GIB, Hello, Orders, Registration, Report,
+    UnaryHeartbeat, UnaryResult, WORKER_PORT,
 };
 use crate::cluster::{self, change, held, task_spec};
 
@@ -139,7 +139,18 @@ pub fn hello(hello: cluster::Hello) -> Result<Hello, ConvertError> {
         held: hello.held.into_iter().map(held).collect::<Result<_, _>>()?,
         volumes: hello.volumes.into_iter().collect::<BTreeSet<_>>(),
         version: hello.version,
+        degraded: degraded(hello.degraded),
     })
+}
+
+fn degraded(reason: String) -> Option<String> {
+    (!reason.is_empty()).then(|| cut(reason, DEGRADED_LEN_MAX))
+}
+
+/// The text in at most `len_max` bytes, cut at a character's border.
+fn cut(mut text: String, len_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(len_max));
+    text
 }
 
 /// A cause from its word.
@@ -180,8 +191,7 @@ fn change(change: cluster::Change) -> Result<Change, ConvertError> {
         Some(change::What::Started(started)) => ReportWhat::Started(Timestamp(started.at_unix_ms)),
         Some(change::What::Ended(end)) => ended(end)?,
         Some(change::What::Note(note)) => {
-            let mut text = note.text;
-            text.truncate(text.floor_char_boundary(NOTE_LEN_MAX));
+            let text = cut(note.text, NOTE_LEN_MAX);
             return Ok(Change::Note { attempt, at: Timestamp(note.at_unix_ms), text });
         }
     };
@@ -202,7 +212,7 @@ fn full_report(full: cluster::FullReport) -> Result<FullReport, ConvertError> {
     let usage = full
         .usage
         .map_or_else(Usage::default, |got| usage(got.cpu, got.memory, got.storage, got.gpu));
-    Ok(FullReport { held, usage })
+    Ok(FullReport { held, usage, degraded: degraded(full.degraded) })
 }
 
 /// Percents; nonsense is brought into 0 to 100, because usage decides nothing.

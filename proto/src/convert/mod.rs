@@ -24,6 +24,8 @@ use cloudai_model::{
 const GIB: f64 = 1_073_741_824.0;
 /// The port of a worker's unary server when an address names none.
 pub const WORKER_PORT: u16 = 50052;
+/// Longest reason for which a worker is degraded, in bytes; the rest is cut off.
+pub const DEGRADED_LEN_MAX: usize = 512;
 
 /// The field of a message that is wrong, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +81,8 @@ pub struct Hello {
     pub volumes: BTreeSet<String>,
     /// What it runs; empty when it did not say.
     pub version: String,
+    /// Why it should get no new work, in at most [`DEGRADED_LEN_MAX`] bytes; `None` when it is well.
+    pub degraded: Option<String>,
 }
 
 /// One message of a worker in a session.
@@ -108,13 +112,15 @@ pub enum Change {
     },
 }
 
-/// Everything that a worker holds, and how busy it is.
+/// Everything that a worker holds, how busy it is, and whether it is well.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FullReport {
     /// The attempts.
     pub held: Vec<AttemptReport>,
     /// Of the worker's capacity.
     pub usage: Usage,
+    /// Why it should get no new work, in at most [`DEGRADED_LEN_MAX`] bytes; `None` when it is well.
+    pub degraded: Option<String>,
 }
 
 /// What a master wants of a session's worker.

@@ -111,6 +111,10 @@ fn usage() -> impl Strategy<Value = Usage> {
     })
 }
 
+fn degraded() -> impl Strategy<Value = Option<String>> {
+    prop::option::of(".{1,40}")
+}
+
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         attempt_report(false).prop_map(Change::State),
@@ -145,7 +149,11 @@ proptest! {
     }
 
     #[test]
-    fn a_hello_survives_the_wire(capacity in resources(), held in held()) {
+    fn a_hello_survives_the_wire(
+        capacity in resources(),
+        held in held(),
+        degraded in degraded(),
+    ) {
         let worker = Registration {
             id: WorkerId::new("worker-1").unwrap(),
             address: "localhost:50052".into(),
@@ -158,6 +166,7 @@ proptest! {
             held,
             volumes: BTreeSet::from(["data".to_owned()]),
             version: "0.1.0".into(),
+            degraded,
         };
         let session_up::Message::Hello(wire) = unwrap_up(to_wire::hello(&hello)) else { panic!() };
         prop_assert_eq!(from_wire::hello(wire).unwrap(), hello);
@@ -167,9 +176,10 @@ proptest! {
     fn a_report_survives_the_wire(
         sequence: u64,
         changes in prop::collection::vec(change(), 0..5),
-        full in prop::option::of((held(), usage())),
+        full in prop::option::of((held(), usage(), degraded())),
     ) {
-        let full = full.map(|(held, usage)| FullReport { held, usage });
+        let full =
+            full.map(|(held, usage, degraded)| FullReport { held, usage, degraded });
         let report = Report { sequence, changes, full };
         let session_up::Message::Report(wire) = unwrap_up(to_wire::report(&report)) else {
             panic!()
@@ -204,6 +214,19 @@ proptest! {
         let _ = from_wire::milli("x", value, limits::CPU_MILLI_MAX);
         let _ = from_wire::bytes("x", value);
     }
+}
+
+#[test]
+fn a_reason_to_be_degraded_is_cut_at_its_bound() {
+    let check = |reason: String, want: usize| {
+        let full = cluster::FullReport { degraded: reason, ..cluster::FullReport::default() };
+        let report = cluster::Report { full: Some(full), ..cluster::Report::default() };
+        let got = from_wire::report(report).unwrap().full.unwrap().degraded;
+        assert_eq!(got.map(|reason| reason.len()), Some(want));
+    };
+    check("x".repeat(DEGRADED_LEN_MAX), DEGRADED_LEN_MAX);
+    check("x".repeat(DEGRADED_LEN_MAX + 1), DEGRADED_LEN_MAX);
+    check(format!("x{}", "ü".repeat(DEGRADED_LEN_MAX)), DEGRADED_LEN_MAX - 1);
 }
 
 fn check_info(change: impl FnOnce(&mut cluster::WorkerInfo), want: &str) {

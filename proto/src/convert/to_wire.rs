@@ -207,6 +207,7 @@ pub fn hello(hello: &Hello) -> cluster::SessionUp {
         volumes: hello.volumes.iter().cloned().collect(),
         version: hello.version.clone(),
         capacity: Some(amounts(hello.worker.capacity)),
+        degraded: hello.degraded.clone().unwrap_or_default(),
     }))
 }
 
@@ -223,6 +224,7 @@ fn full_report(full: &FullReport) -> cluster::FullReport {
     cluster::FullReport {
         held: full.held.iter().map(held).collect(),
         usage: Some(usage(full.usage)),
+        degraded: full.degraded.clone().unwrap_or_default(),
     }
 }
 

@@ -228,6 +228,9 @@ pub struct Hello {
     /// Exact amounts; they stand above the rounded ones of WorkerInfo.
     #[prost(message, optional, tag = "6")]
     pub capacity: ::core::option::Option<Amounts>,
+    /// As in FullReport.
+    #[prost(string, tag = "7")]
+    pub degraded: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Amounts {
@@ -323,6 +326,10 @@ pub struct FullReport {
     pub held: ::prost::alloc::vec::Vec<Held>,
     #[prost(message, optional, tag = "2")]
     pub usage: ::core::option::Option<Usage>,
+    /// Why the worker should get no new work, in words: the Docker engine does not answer, the disk
+    /// is full. Empty when it is well. What it holds goes on, and so do its leases.
+    #[prost(string, tag = "3")]
+    pub degraded: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Held {

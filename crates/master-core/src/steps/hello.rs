@@ -16,7 +16,7 @@ pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut B
     let known = core.facts.workers.get(&hello.id).map(|worker| worker.record.session);
     match (known, hello.session) {
         (Some(current), Some(claimed)) if current == claimed => {
-            come_back(core, now, &hello, current, batch);
+            come_back(core, now, hello, current, batch);
             Answer::Welcome(current)
         }
         (Some(current), Some(claimed)) if claimed < current => {
@@ -26,20 +26,21 @@ pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut B
         (None, None) if core.facts.workers.len() >= core.settings.workers_max => {
             Answer::Rejected(Rejection::TooManyWorkers(core.facts.workers.len()))
         }
-        (_, None) => Answer::Welcome(register(core, now, &hello, batch)),
+        (_, None) => Answer::Welcome(register(core, now, hello, batch)),
     }
 }
 
 /// The same process on a new connection.
-fn come_back(core: &mut Core, now: Now, hello: &WorkerHello, session: Session, batch: &mut Batch) {
+fn come_back(core: &mut Core, now: Now, hello: WorkerHello, session: Session, batch: &mut Batch) {
     heard(core, now, &hello.id, batch);
     if let Some(held) = &hello.held {
         report::take_full(core, now, &hello.id, session, held, batch);
     }
+    take_health(core, &hello.id, hello.degraded, batch);
 }
 
 /// A new process: what the old one held and this one does not is gone.
-fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -> Session {
+fn register(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Session {
     let session = Session(core.facts.last_session + 1);
     let record = WorkerRecord {
         id: hello.id.clone(),
@@ -74,6 +75,7 @@ fn register(core: &mut Core, now: Now, hello: &WorkerHello, batch: &mut Batch) -
     if let Some(held) = &hello.held {
         report::take_changes(core, now, &hello.id, session, held, batch);
     }
+    take_health(core, &hello.id, hello.degraded, batch);
     session
 }
 
@@ -99,7 +101,7 @@ pub(crate) fn goodbye(
         liveness.missed.clear();
     }
     core.plan_wanted = true;
-    batch.effects.push(Effect::WorkerChanged(worker.clone()));
+    core.tell_standing(worker, batch);
     Answer::Reported
 }
 
@@ -119,6 +121,22 @@ pub(crate) fn heard(core: &mut Core, now: Now, worker: &WorkerId, batch: &mut Ba
         core.plan_wanted = true;
         let at = now.mono.plus_ms(bounds::INACTIVE_AFTER_MS);
         core.alarms.set(at, Alarm::Worker(worker.clone()));
-        batch.effects.push(Effect::WorkerChanged(worker.clone()));
+        core.tell_standing(worker, batch);
+    }
+}
+
+/// What the worker says of its own health: one that gets well takes work again at once.
+pub(crate) fn take_health(
+    core: &mut Core,
+    worker: &WorkerId,
+    degraded: Option<String>,
+    batch: &mut Batch,
+) {
+    let liveness = core.liveness.entry(worker.clone()).or_default();
+    let changed = liveness.degraded.is_some() != degraded.is_some();
+    liveness.degraded = degraded;
+    if changed {
+        core.plan_wanted = true;
+        core.tell_standing(worker, batch);
     }
 }

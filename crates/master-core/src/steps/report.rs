@@ -10,11 +10,11 @@ use cloudai_model::{
 };
 
 use crate::batch::{Batch, Effect, Order};
-use crate::command::{Answer, Rejection};
+use crate::command::{Answer, FullReport, Rejection};
 use crate::core::{Core, bounds};
 use crate::liveness::Missed;
-use crate::steps::finish;
 use crate::steps::hello::heard;
+use crate::steps::{finish, hello};
 
 /// See [`crate::Command::Report`].
 pub(crate) struct Report {
@@ -22,7 +22,7 @@ pub(crate) struct Report {
     pub(crate) session: Option<Session>,
     pub(crate) sequence: u64,
     pub(crate) changes: Vec<AttemptReport>,
-    pub(crate) full: Option<Vec<AttemptReport>>,
+    pub(crate) full: Option<FullReport>,
 }
 
 pub(crate) fn report(core: &mut Core, now: Now, report: Report, batch: &mut Batch) -> Answer {
@@ -37,8 +37,9 @@ pub(crate) fn report(core: &mut Core, now: Now, report: Report, batch: &mut Batc
     }
     heard(core, now, &worker, batch);
     take_changes(core, now, &worker, current, &changes, batch);
-    if let Some(held) = full {
-        take_full(core, now, &worker, current, &held, batch);
+    if let Some(full) = full {
+        take_full(core, now, &worker, current, &full.held, batch);
+        hello::take_health(core, &worker, full.degraded, batch);
     }
     if session.is_some() {
         Core::send(batch, &worker, current, Order::Acknowledge { sequence });
@@ -134,7 +135,7 @@ pub(crate) fn take_full(
 ) {
     take_changes(core, now, worker, session, held, batch);
     let named: BTreeSet<AttemptId> = held.iter().map(|report| report.attempt).collect();
-    let mut missing = super::hello::held_by(core, worker);
+    let mut missing = hello::held_by(core, worker);
     missing.retain(|attempt| !named.contains(attempt));
     if let Some(liveness) = core.liveness.get_mut(worker) {
         liveness.missed.retain(|attempt, _| missing.binary_search(attempt).is_ok());

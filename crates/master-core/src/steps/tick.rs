@@ -2,7 +2,7 @@
 
 use cloudai_model::{LossCause, Monotonic, Now, TaskId, WorkerId};
 
-use crate::batch::{Batch, Effect};
+use crate::batch::Batch;
 use crate::core::{Core, bounds};
 use crate::liveness::Alarm;
 use crate::steps::finish;
@@ -37,7 +37,7 @@ fn look_at_worker(core: &mut Core, now: Now, worker: WorkerId, batch: &mut Batch
             return;
         }
         liveness.active = false;
-        batch.effects.push(Effect::WorkerChanged(worker.clone()));
+        core.tell_standing(&worker, batch);
     }
     let mut next: Option<Monotonic> = None;
     for attempt in held_by(core, &worker) {

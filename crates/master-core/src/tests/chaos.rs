@@ -5,17 +5,43 @@ use cloudai_model::{AttemptReport, Cause, JobId, Session, TaskId};
 use proptest::prelude::*;
 
 use super::world::{World, array, ended, spec, started, worker};
-use crate::{CancelTarget, Command};
+use crate::{CancelTarget, Command, FullReport};
 
 #[derive(Debug, Clone)]
 enum Move {
-    Submit { cores: u64, tasks: u32, at_once: Option<u32> },
-    Hello { worker: u8, cores: u64 },
-    Report { worker: u8, old: bool, job: u64, position: u32, attempt: u32, what: u8, full: bool },
-    Cancel { job: u64, position: Option<u32> },
-    Goodbye { worker: u8 },
-    Propose { job: u64, position: u32, worker: u8 },
-    Pass { ms: u64 },
+    Submit {
+        cores: u64,
+        tasks: u32,
+        at_once: Option<u32>,
+    },
+    Hello {
+        worker: u8,
+        cores: u64,
+    },
+    Report {
+        worker: u8,
+        old: bool,
+        job: u64,
+        position: u32,
+        attempt: u32,
+        what: u8,
+        full: Option<bool>,
+    },
+    Cancel {
+        job: u64,
+        position: Option<u32>,
+    },
+    Goodbye {
+        worker: u8,
+    },
+    Propose {
+        job: u64,
+        position: u32,
+        worker: u8,
+    },
+    Pass {
+        ms: u64,
+    },
     Restart,
 }
 
@@ -26,7 +52,7 @@ fn moves() -> impl Strategy<Value = Move> {
             .prop_map(|(cores, tasks, at_once)| Move::Submit { cores, tasks, at_once }),
         2 => (0..3_u8, 1..6_u64).prop_map(|(worker, cores)| Move::Hello { worker, cores }),
         8 => (0..3_u8, prop::bool::weighted(0.1), job.clone(), 1..6_u32, 1..4_u32, 0..6_u8,
-              prop::bool::weighted(0.2))
+              prop::option::weighted(0.2, any::<bool>()))
             .prop_map(|(worker, old, job, position, attempt, what, full)| {
                 Move::Report { worker, old, job, position, attempt, what, full }
             }),
@@ -74,16 +100,13 @@ fn play(world: &mut World, step: &Move) {
         Move::Report { worker: index, old, job, position, attempt, what, full } => {
             let session = session_of(world, index).saturating_sub(u64::from(old));
             let report = report_of(&format!("task-{job}.{position}-a{attempt}"), what);
-            if full {
-                world.turn(Command::Report {
-                    worker: worker(&name(index)),
-                    session: Some(Session(session)),
-                    sequence: 1,
-                    changes: Vec::new(),
-                    full: Some(vec![report]),
-                });
-            } else {
-                world.report(&name(index), session, report);
+            match full {
+                Some(well) => {
+                    let degraded = (!well).then(|| "the disk is full".to_owned());
+                    let full = FullReport { held: vec![report], degraded };
+                    world.heartbeat(&name(index), session, full);
+                }
+                None => drop(world.report(&name(index), session, report)),
             }
         }
         Move::Cancel { job, position } => {

@@ -1,9 +1,10 @@
 //! Leases, silence and loss: when a worker is given up, and what becomes of its tasks.
 
 use cloudai_model::{AttemptReport, Cause, RetryPolicy};
+use cloudai_scheduler::Standing;
 
 use super::world::{World, accepted, ended, spec, started, worker};
-use crate::{Answer, Command, bounds};
+use crate::{Answer, Command, FullReport, bounds};
 
 const LEASE_MS: u64 = 30_000;
 
@@ -16,7 +17,7 @@ fn a_silent_worker_is_inactive_within_fifteen_seconds() {
     world.pass(1);
     assert_eq!(world.submit_one(1), "");
     const { assert!(bounds::INACTIVE_AFTER_MS < 15_000) };
-    assert!(!world.core.view(world.now()).workers[0].active);
+    assert_eq!(world.core.view(world.now()).workers[0].standing, Standing::Inactive);
 }
 
 #[test]
@@ -99,7 +100,8 @@ fn a_running_task_that_its_worker_no_longer_has_is_lost() {
 
 /// What the unary worker `plain` says every five seconds.
 fn heartbeat(held: Vec<AttemptReport>) -> Command {
-    let (worker, full) = (worker("plain"), Some(held));
+    let full = Some(FullReport { held, degraded: None });
+    let worker = worker("plain");
     Command::Report { worker, session: None, sequence: 0, changes: Vec::new(), full }
 }
 
@@ -110,9 +112,9 @@ fn a_worker_that_registers_twice_and_falls_silent_is_inactive() {
     world.pass(1_000);
     world.hello("worker-1", 1);
     world.pass(bounds::INACTIVE_AFTER_MS - 1);
-    assert!(world.core.view(world.now()).workers[0].active);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
     world.pass(1);
-    assert!(!world.core.view(world.now()).workers[0].active);
+    assert_eq!(world.standing("worker-1"), Standing::Inactive);
 }
 
 #[test]

@@ -8,11 +8,11 @@ use cloudai_model::{
     AttemptReport, Cause, Event, JobShape, Journal, LiveState, Monotonic, Now, Outcome, ReportWhat,
     RequestId, Resources, Session, TaskId, TaskSpec, TaskStatus, Timestamp, WorkerId, WorkerKind,
 };
-use cloudai_scheduler::PolicyKind;
+use cloudai_scheduler::{PolicyKind, Standing};
 
 use crate::{
-    Answer, CancelTarget, Command, Core, Effect, Facts, Input, Order, Placement, Settings,
-    Submission, Token, WorkerHello,
+    Answer, CancelTarget, Command, Core, Effect, Facts, FullReport, Input, Order, Placement,
+    Settings, Submission, Token, WorkerHello,
 };
 
 /// A journal that remembers.
@@ -126,18 +126,14 @@ impl World {
         session: Option<u64>,
         held: Option<Vec<AttemptReport>>,
     ) -> (Answer, String) {
-        let kind = if held.is_some() { WorkerKind::Session } else { WorkerKind::Unary };
-        let address = "localhost:50052".to_owned();
-        self.turn(Command::Hello(WorkerHello {
-            id: worker(name),
-            session: session.map(Session),
-            kind,
-            address,
-            capacity: Resources { cpu_milli: cores * 1000, ..big() },
-            volumes: BTreeSet::new(),
-            version: String::new(),
-            held,
-        }))
+        self.turn(Command::Hello(hello_of(name, cores, session, held)))
+    }
+
+    /// A hello of a worker of one core that is not well.
+    pub(super) fn hello_degraded(&mut self, name: &str, session: Option<u64>, why: &str) {
+        let mut hello = hello_of(name, 1, session, Some(Vec::new()));
+        hello.degraded = Some(why.to_owned());
+        self.turn(Command::Hello(hello));
     }
 
     pub(super) fn submit(&mut self, spec: TaskSpec, shape: JobShape) -> (Answer, String) {
@@ -169,7 +165,16 @@ impl World {
     }
 
     pub(super) fn full(&mut self, name: &str, session: u64, held: Vec<AttemptReport>) -> String {
-        self.turn(reported(name, session, Vec::new(), Some(held))).1
+        self.heartbeat(name, session, FullReport { held, degraded: None })
+    }
+
+    pub(super) fn heartbeat(&mut self, name: &str, session: u64, full: FullReport) -> String {
+        self.turn(reported(name, session, Vec::new(), Some(full))).1
+    }
+
+    /// How a worker stands, as a person reads it.
+    pub(super) fn standing(&self, name: &str) -> Standing {
+        self.core.standing_of(&worker(name))
     }
 
     pub(super) fn propose(&mut self, task: &str, name: &str) -> Answer {
@@ -200,11 +205,30 @@ impl World {
     }
 }
 
+fn hello_of(
+    name: &str,
+    cores: u64,
+    session: Option<u64>,
+    held: Option<Vec<AttemptReport>>,
+) -> WorkerHello {
+    WorkerHello {
+        id: worker(name),
+        session: session.map(Session),
+        kind: if held.is_some() { WorkerKind::Session } else { WorkerKind::Unary },
+        address: "localhost:50052".to_owned(),
+        capacity: Resources { cpu_milli: cores * 1000, ..big() },
+        volumes: BTreeSet::new(),
+        version: String::new(),
+        held,
+        degraded: None,
+    }
+}
+
 fn reported(
     name: &str,
     session: u64,
     changes: Vec<AttemptReport>,
-    full: Option<Vec<AttemptReport>>,
+    full: Option<FullReport>,
 ) -> Command {
     let session = Some(Session(session));
     Command::Report { worker: worker(name), session, sequence: 1, changes, full }

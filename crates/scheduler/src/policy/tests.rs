@@ -8,7 +8,7 @@ use std::sync::Arc;
 use cloudai_model::{Resources, WorkerId};
 
 use super::*;
-use crate::{Demand, Offer, Problem, Shape, refusal_of};
+use crate::{Demand, Offer, Problem, Shape, Standing, refusal_of};
 
 fn cores(cpu_milli: u64) -> Resources {
     Resources { cpu_milli: cpu_milli * 1000, ..Resources::default() }
@@ -17,7 +17,7 @@ fn cores(cpu_milli: u64) -> Resources {
 fn worker(name: &str, free: u64, all: u64) -> Offer {
     Offer {
         worker: WorkerId::new(name).unwrap(),
-        active: true,
+        standing: Standing::Active,
         capacity: cores(all),
         free: cores(free),
         slots: 100,

@@ -2,8 +2,8 @@
 
 use cloudai_api::{
     self as api, Amounts, AttemptState, AttemptView, Explanation, JobView, OutcomeView, QueueView,
-    RunningTask, ShapeView, SpecView, TaskCounts, TaskSummary, UsagePercent, WorkerReason,
-    WorkerView,
+    RunningTask, ShapeView, SpecView, TaskCounts, TaskSummary, UsagePercent, WorkerCounts,
+    WorkerReason, WorkerView,
 };
 use cloudai_database::{self as database, LostAttempt, StatusCounts};
 use cloudai_master_core::{self as core, ClusterView, HeldView, WorkerStatus};
@@ -11,7 +11,7 @@ use cloudai_model::{
     Cause, Hold, Invocation, JobShape, LiveState, LossCause, Network, Outcome, PullPolicy,
     Resources, TaskRecord, TaskSpec, TaskState, TaskStatus, TaskType, Usage, WorkerKind,
 };
-use cloudai_scheduler::Shape;
+use cloudai_scheduler::{Shape, Standing};
 
 /// Amounts with fractions where the model counts thousandths.
 fn amounts(resources: Resources) -> Amounts {
@@ -234,9 +234,15 @@ pub(in super::super) fn job_view(job: &database::JobView) -> JobView {
 pub(in super::super) fn worker_view(worker: &WorkerStatus, usage: Option<Usage>) -> WorkerView {
     let record = &worker.record;
     let percent = |bp: u16| f64::from(bp) / 100.0;
+    let (status, reason) = match &worker.standing {
+        Standing::Active => (api::WorkerStatus::Active, None),
+        Standing::Inactive => (api::WorkerStatus::Inactive, None),
+        Standing::Degraded(why) => (api::WorkerStatus::Degraded, Some(why.clone())),
+    };
     WorkerView {
         id: record.id.to_string(),
-        status: if worker.active { api::WorkerStatus::Active } else { api::WorkerStatus::Inactive },
+        status,
+        reason,
         address: record.address.clone(),
         kind: match record.kind {
             WorkerKind::Session => api::WorkerKind::Session,
@@ -271,6 +277,19 @@ pub(in super::super) fn running_task(held: HeldView, record: &TaskRecord) -> Run
         allocated: amounts(record.spec.needs),
         started_at_ms: holder(&record.state).1,
     }
+}
+
+/// Workers by how they stand.
+pub(in super::super) fn worker_counts(view: &ClusterView) -> WorkerCounts {
+    let mut counts = WorkerCounts { total: view.workers.len() as u64, ..WorkerCounts::default() };
+    for worker in &view.workers {
+        *match worker.standing {
+            Standing::Active => &mut counts.active,
+            Standing::Inactive => &mut counts.inactive,
+            Standing::Degraded(_) => &mut counts.degraded,
+        } += 1;
+    }
+    counts
 }
 
 /// What waits, by shape.

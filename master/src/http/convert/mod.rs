@@ -7,6 +7,6 @@ mod request;
 
 pub(super) use answer::{
     attempts, explanation, job_view, queue_view, running_task, spec_view, task_counts,
-    task_outcome, task_status, task_summary, worker_view,
+    task_outcome, task_status, task_summary, worker_counts, worker_view,
 };
 pub(super) use request::{model_status, submission};
