@@ -81,7 +81,7 @@ pub struct Hello {
     pub volumes: BTreeSet<String>,
     /// What it runs; empty when it did not say.
     pub version: String,
-    /// Why it should get no new work, in at most [`DEGRADED_LEN_MAX`] bytes; `None` when it is well.
+    /// Why it should get no new work; `None` when it is well. At most [`DEGRADED_LEN_MAX`] bytes.
     pub degraded: Option<String>,
 }
 
@@ -119,7 +119,7 @@ pub struct FullReport {
     pub held: Vec<AttemptReport>,
     /// Of the worker's capacity.
     pub usage: Usage,
-    /// Why it should get no new work, in at most [`DEGRADED_LEN_MAX`] bytes; `None` when it is well.
+    /// Why it should get no new work; `None` when it is well. At most [`DEGRADED_LEN_MAX`] bytes.
     pub degraded: Option<String>,
 }
 
