@@ -11,6 +11,7 @@
 mod binary;
 mod cluster;
 pub mod engine;
+pub mod fake_engine;
 mod process;
 mod terminal;
 mod web;
