@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use cloudai_model::AttemptId;
 
 use crate::config::WorkerError;
+use crate::logs;
 
 /// An open data folder. The lock goes with it.
 #[derive(Debug)]
@@ -62,8 +63,10 @@ impl DataDir {
     /// removed is removed at the next start.
     pub(crate) async fn remove(&self, attempt: AttemptId) {
         let (spool, output) = (self.spool_path(attempt), self.output_path(attempt));
+        let log = spool.clone();
+        let removed = tokio::task::spawn_blocking(move || logs::remove(&log)).await;
         for (path, result) in [
-            (&spool, tokio::fs::remove_file(&spool).await),
+            (&spool, removed.unwrap_or_else(|error| Err(error.into()))),
             (&output, tokio::fs::remove_dir_all(&output).await),
         ] {
             if let Err(error) = result

@@ -15,8 +15,6 @@ use cloudai_proto::cluster::{
     WorkerInfo,
 };
 use cloudai_proto::log_record::{Decoder, Record};
-use tokio::fs::File;
-use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -197,7 +195,7 @@ async fn copy(
     follow: bool,
     chunks: &mpsc::Sender<Result<LogChunk, Status>>,
 ) -> Result<&'static str, Gone> {
-    let (mut decoder, mut read, mut file) = (Decoder::default(), 0, None);
+    let (mut decoder, mut read, mut reader) = (Decoder::default(), 0, spool.reader());
     loop {
         let (length, is_final) = match (follow, spool.wait_now_or_beyond(follow, read).await) {
             (_, LogLength::Final(length)) => (length, true),
@@ -207,7 +205,7 @@ async fn copy(
         if is_final && read == length {
             return Ok("completed");
         }
-        let piece = match read_piece(&mut file, spool, length - read).await {
+        let piece = match reader.read(read, READ_LEN).await {
             Ok(piece) if !piece.is_empty() => piece,
             // The spool was removed meanwhile: its log is on the master.
             _ => return Ok("completed"),
@@ -220,21 +218,6 @@ async fn copy(
             chunks.send(Ok(chunk)).await.map_err(|_| Gone)?;
         }
     }
-}
-
-async fn read_piece(
-    file: &mut Option<File>,
-    spool: &LogSpool,
-    length: u64,
-) -> std::io::Result<Vec<u8>> {
-    let file = match file {
-        Some(file) => file,
-        None => file.insert(File::open(spool.path()).await?),
-    };
-    let mut piece = vec![0; length.min(READ_LEN as u64) as usize];
-    let count = file.read(&mut piece).await?;
-    piece.truncate(count);
-    Ok(piece)
 }
 
 fn chunk(

@@ -1,116 +1,159 @@
-//! An attempt's output on the worker's disk: one spool file of log records, which the executor
-//! appends to and the pusher reads by offset. It must never hold output in memory without bound,
-//! and never fail a task because a log cannot be kept: what is lost is marked. Read next:
-//! `push.rs` (how it reaches the master) and `cloudai_proto::log_record` (the bytes).
+//! An attempt's output on the worker's disk, between the executor that writes it and the pusher
+//! that brings it to the master: a sequence of log records with a hard bound. The head is kept as
+//! it comes; what is longer goes into a ring of segments, so that the end is kept too, and the gap
+//! between them is counted and marked. It must never hold output in memory without bound, and never
+//! fail a task because a log cannot be kept.
+//!
+//! A log that ended is the head, a record of what is missing, and the segments that are left, one
+//! behind the other; its files are never joined, so that ending costs neither time nor disk. Its
+//! head is then read-only, which is how a restarted worker knows that it ended. Read next:
+//! `logs/disk.rs` (what is written), `logs/tail.rs` (the ring), `push.rs` (how it reaches the
+//! master) and `cloudai_proto::log_record` (the bytes).
+
+mod disk;
+mod read;
+mod seen;
+mod tail;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use cloudai_model::Timestamp;
-use cloudai_proto::log_record::{LogStream, encode};
-use tokio::fs::File;
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use cloudai_proto::log_record::LogStream;
 use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
 
-/// Most bytes of one attempt's log that are kept; what follows is marked as missing.
+use self::disk::{Bounds, Disk};
+use self::read::{Extent, SpoolReader};
+
+/// Most bytes of disk that one attempt's log takes, head and tail together.
 pub const LOG_BYTES_MAX: u64 = 256 << 20;
 
-/// The executor's end of an attempt's log. The file is made at the first byte.
-#[derive(Debug)]
-pub struct LogWriter {
-    path: PathBuf,
-    file: Option<File>,
-    length: watch::Sender<u64>,
-    length_max: u64,
-    /// Bytes that the disk refused since the last record that it took.
-    refused: u64,
-    /// Whether the bound was reached and marked.
-    full: bool,
-    buffer: Vec<u8>,
+/// Output of a container that its log was given so far: kept, dropped, or refused by the disk.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Copied {
+    /// Bytes of its standard output.
+    pub stdout_bytes: u64,
+    /// Bytes of its standard error.
+    pub stderr_bytes: u64,
 }
 
-/// The pusher's end: where the file is and how long it is. When the writer is gone, the last
-/// length is final.
+/// The executor's end of an attempt's log. The file is made at the first byte. When it is dropped,
+/// the log is finished as it is.
+#[derive(Debug)]
+pub struct LogWriter {
+    state: State,
+}
+
+/// Where the files are: a write goes to a thread that may wait for the disk.
+#[derive(Debug)]
+enum State {
+    Idle(Box<Disk>),
+    Busy(JoinHandle<Box<Disk>>),
+    Finished,
+}
+
+/// The pusher's end: how long the log is, and its bytes. When the writer is gone, the last length
+/// is final.
 #[derive(Debug, Clone)]
 pub struct LogSpool {
     path: PathBuf,
-    length: watch::Receiver<u64>,
+    extent: watch::Receiver<Extent>,
 }
 
-/// Both ends of a log that will be kept at `path`.
+/// Both ends of a new log that will be kept at `path`, and beside it when it is long.
 pub fn open(path: PathBuf) -> (LogWriter, LogSpool) {
-    open_bounded(path, LOG_BYTES_MAX)
+    open_bounded(path, Bounds::of(LOG_BYTES_MAX))
 }
 
-fn open_bounded(path: PathBuf, length_max: u64) -> (LogWriter, LogSpool) {
-    let (length, receiver) = watch::channel(0);
-    let spool = LogSpool { path: path.clone(), length: receiver };
-    let writer =
-        LogWriter { path, file: None, length, length_max, refused: 0, full: false, buffer: vec![] };
-    (writer, spool)
+fn open_bounded(path: PathBuf, bounds: Bounds) -> (LogWriter, LogSpool) {
+    let (extent, receiver) = watch::channel(Extent::default());
+    let spool = LogSpool { path: path.clone(), extent: receiver };
+    let disk = Disk::new(path, bounds, extent);
+    (LogWriter { state: State::Idle(Box::new(disk)) }, spool)
+}
+
+/// Both ends of a log that an earlier process began at `path`, and how much output it had been
+/// given. A record that was cut short is cut off; a log that was finished is final at once and
+/// takes nothing more. Where there is no log, a new one begins. It reads what there is: to be
+/// called where blocking is allowed.
+pub fn reopen(path: PathBuf) -> io::Result<(LogWriter, LogSpool, Copied)> {
+    reopen_bounded(path, Bounds::of(LOG_BYTES_MAX))
+}
+
+fn reopen_bounded(path: PathBuf, bounds: Bounds) -> io::Result<(LogWriter, LogSpool, Copied)> {
+    let (extent, receiver) = watch::channel(Extent::default());
+    let spool = LogSpool { path: path.clone(), extent: receiver };
+    let disk = Disk::reopen(path, bounds, extent)?;
+    let copied = disk.copied();
+    let is_finished = disk.is_finished();
+    let state = if is_finished { State::Finished } else { State::Idle(Box::new(disk)) };
+    Ok((LogWriter { state }, spool, copied))
+}
+
+/// Removes a log with all its files. What is not there needs no removing.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    let segments = (0..tail::SEGMENTS).map(|slot| tail::slot_path(path, slot));
+    let mut result = Ok(());
+    for path in segments.chain([path.to_owned()]) {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
+            _ => {}
+        }
+    }
+    result
 }
 
 impl LogWriter {
     /// Appends output. It waits for the disk, so a container that floods is slowed down; it does
-    /// not fail: what the disk refuses is counted and marked in front of what it next takes.
+    /// not fail: what the disk refuses is counted and marked in front of what it next takes. When
+    /// its future is dropped, the bytes are written nevertheless.
     pub async fn write(&mut self, stream: LogStream, at: Timestamp, bytes: &[u8]) {
-        if self.full || bytes.is_empty() {
-            return;
-        }
-        self.buffer.clear();
-        if self.refused > 0 {
-            let note = format!("{} bytes are missing here: the disk refused them", self.refused);
-            encode(LogStream::Gap, at, note.as_bytes(), &mut self.buffer);
-        }
-        if *self.length.borrow() + (self.buffer.len() + bytes.len()) as u64 > self.length_max {
-            let note =
-                format!("the log is longer than {} bytes: the rest is not kept", self.length_max);
-            encode(LogStream::Gap, at, note.as_bytes(), &mut self.buffer);
-            self.full = true;
-        } else {
-            encode(stream, at, bytes, &mut self.buffer);
-        }
-        match self.append().await {
-            Ok(()) => self.refused = 0,
-            Err(error) => {
-                if self.refused == 0 {
-                    let path = self.path.display();
-                    tracing::warn!("Output is lost: cannot write {path}: {error}");
-                }
-                self.refused += bytes.len() as u64;
-                self.full = false;
-            }
+        let Some(mut disk) = self.take_disk().await else { return };
+        disk.load(stream, at, bytes);
+        self.state = State::Busy(spawn_blocking(move || {
+            disk.store();
+            disk
+        }));
+        if let Some(disk) = self.take_disk().await {
+            self.state = State::Idle(disk);
         }
     }
 
-    /// Writes the buffer at the end of what is known to be whole, so that a record which a full
-    /// disk cut short is overwritten by the next one.
-    async fn append(&mut self) -> io::Result<()> {
-        let whole = *self.length.borrow();
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(File::create(&self.path).await?),
-        };
-        if self.refused > 0 {
-            file.set_len(whole).await?;
-            file.seek(io::SeekFrom::Start(whole)).await?;
+    /// Ends the log: when this returns, its length is final and its end can be read.
+    pub async fn finish(mut self) {
+        let Some(disk) = self.take_disk().await else { return };
+        // Its drop does the work; a runtime that shuts down does it as well.
+        drop(spawn_blocking(move || drop(disk)).await);
+    }
+
+    /// The files, once no write is under way. Nothing is lost when this future is dropped.
+    async fn take_disk(&mut self) -> Option<Box<Disk>> {
+        if let State::Busy(writing) = &mut self.state {
+            let written = writing.await;
+            self.state = written.map_or(State::Finished, State::Idle);
         }
-        file.write_all(&self.buffer).await?;
-        file.flush().await?;
-        self.length.send_replace(whole + self.buffer.len() as u64);
-        Ok(())
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Idle(disk) => Some(disk),
+            State::Busy(_) | State::Finished => None,
+        }
     }
 }
 
 impl LogSpool {
-    /// Where the file is, once it has a byte.
+    /// Where the head is, once the log has a byte.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// How many bytes are on disk now.
+    /// How many bytes can be read now.
     pub fn length(&self) -> u64 {
-        *self.length.borrow()
+        self.extent.borrow().length()
+    }
+
+    /// A reader of its bytes.
+    pub(crate) fn reader(&self) -> SpoolReader {
+        SpoolReader::new(self.path.clone(), self.extent.clone())
     }
 
     /// The log's length: now, or with `wait` once it has more than `read` bytes or is final.
@@ -118,7 +161,7 @@ impl LogSpool {
         if wait {
             return self.wait_beyond(read).await;
         }
-        match self.length.has_changed() {
+        match self.extent.has_changed() {
             Ok(_) => LogLength::Open(self.length()),
             Err(_) => LogLength::Final(self.length()),
         }
@@ -126,8 +169,8 @@ impl LogSpool {
 
     /// Waits until the log has more than `read` bytes or is final, and gives its length.
     pub async fn wait_beyond(&mut self, read: u64) -> LogLength {
-        let length = self.length.wait_for(|length| *length > read).await.map(|length| *length);
-        match length {
+        let grown = self.extent.wait_for(|extent| extent.length() > read).await;
+        match grown.map(|extent| extent.length()) {
             Ok(length) => LogLength::Open(length),
             Err(_) => LogLength::Final(self.length()),
         }
@@ -144,60 +187,4 @@ pub enum LogLength {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fmt::Write as _;
-
-    use super::*;
-    use cloudai_proto::log_record::Decoder;
-
-    fn read(path: &Path) -> String {
-        let mut decoder = Decoder::default();
-        decoder.push(&std::fs::read(path).unwrap());
-        let mut text = String::new();
-        while let Some(record) = decoder.next_record().unwrap() {
-            let bytes = String::from_utf8_lossy(&record.bytes).into_owned();
-            writeln!(text, "{:?} {bytes}", record.stream).unwrap();
-        }
-        assert_eq!(decoder.pending_len(), 0);
-        text
-    }
-
-    #[tokio::test]
-    async fn a_log_has_no_file_before_its_first_byte() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut writer, mut spool) = open(dir.path().join("log"));
-        writer.write(LogStream::Stdout, Timestamp(1), b"").await;
-        assert!(!spool.path().exists());
-        writer.write(LogStream::Stdout, Timestamp(1), b"out").await;
-        writer.write(LogStream::Stderr, Timestamp(2), b"err").await;
-        assert_eq!(read(spool.path()), "Stdout out\nStderr err\n");
-        assert_eq!(spool.wait_beyond(0).await, LogLength::Open(32));
-        drop(writer);
-        assert_eq!(spool.wait_beyond(32).await, LogLength::Final(32));
-    }
-
-    #[tokio::test]
-    async fn at_its_bound_a_log_keeps_its_head_and_marks_the_gap() {
-        let dir = tempfile::tempdir().unwrap();
-        let (mut writer, spool) = open_bounded(dir.path().join("log"), 40);
-        for text in ["head", "more", "much longer than what is left"] {
-            writer.write(LogStream::Stdout, Timestamp(1), text.as_bytes()).await;
-        }
-        writer.write(LogStream::Stdout, Timestamp(1), b"x").await;
-        let want =
-            "Stdout head\nStdout more\nGap the log is longer than 40 bytes: the rest is not kept\n";
-        assert_eq!(read(spool.path()), want);
-    }
-
-    #[tokio::test]
-    async fn what_the_disk_refused_is_counted_and_marked() {
-        let dir = tempfile::tempdir().unwrap();
-        let place = dir.path().join("not-yet");
-        let (mut writer, spool) = open(place.join("log"));
-        writer.write(LogStream::Stdout, Timestamp(1), b"lost").await;
-        std::fs::create_dir(&place).unwrap();
-        writer.write(LogStream::Stdout, Timestamp(2), b"kept").await;
-        let want = "Gap 4 bytes are missing here: the disk refused them\nStdout kept\n";
-        assert_eq!(read(spool.path()), want);
-    }
-}
+mod tests;

@@ -2,13 +2,11 @@
 //! by how much the master has on disk. It must never hold more than one piece in memory, and after
 //! a broken connection it goes on from what the master has. Read next: `logs.rs`.
 
-use std::io::{self, SeekFrom};
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use cloudai_model::AttemptId;
 use cloudai_proto::cluster::{LogPart, LogStored};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
@@ -17,7 +15,7 @@ use crate::logs::{LogLength, LogSpool};
 use crate::uplink::{Client, Tries};
 
 /// Longest piece in bytes.
-const PART_BYTES_MAX: u64 = 512 << 10;
+const PART_BYTES_MAX: usize = 512 << 10;
 
 /// Why a push stopped before its log was whole on the master.
 enum Broken {
@@ -70,19 +68,19 @@ async fn push_stream(
     spool: &mut LogSpool,
     stored: &mut u64,
 ) -> Result<(), Broken> {
-    let mut file = File::open(spool.path()).await.map_err(Broken::Read)?;
+    let mut reader = spool.reader();
     let (parts, receiver) = mpsc::channel(1);
     let mut answers: Option<Streaming<LogStored>> = None;
     let mut receiver = Some(receiver);
     loop {
-        let length = match spool.wait_beyond(*stored).await {
+        match spool.wait_beyond(*stored).await {
             LogLength::Final(length) if length <= *stored => {
                 drop(parts);
                 return wait_until_synced(answers, length).await;
             }
-            LogLength::Open(length) | LogLength::Final(length) => length,
-        };
-        let data = read_part(&mut file, *stored, length).await.map_err(Broken::Read)?;
+            LogLength::Open(_) | LogLength::Final(_) => {}
+        }
+        let data = reader.read(*stored, PART_BYTES_MAX).await.map_err(Broken::Read)?;
         let part = LogPart {
             attempt: attempt.to_string(),
             session: session.load(Ordering::Relaxed),
@@ -117,12 +115,4 @@ async fn wait_until_synced(
         }
     }
     Ok(())
-}
-
-async fn read_part(file: &mut File, offset: u64, length: u64) -> io::Result<Vec<u8>> {
-    let part_len = length.saturating_sub(offset).min(PART_BYTES_MAX);
-    let mut data = vec![0; part_len as usize];
-    file.seek(SeekFrom::Start(offset)).await?;
-    file.read_exact(&mut data).await?;
-    Ok(data)
 }

@@ -11,7 +11,6 @@ use cloudai_model::{AttemptId, AttemptNo, Outcome, Session, TaskId, TaskSpec, Wo
 use cloudai_proto::cluster::{Task, TaskResult};
 use cloudai_proto::convert::{from_wire, to_wire};
 use cloudai_proto::log_record::Decoder;
-use tokio::io::AsyncReadExt;
 
 use crate::executor::Progress;
 use crate::logs::LogSpool;
@@ -29,6 +28,8 @@ const TASK_ID_LEN_MAX: usize = 255;
 const JOB_FIRST: u64 = 1 << 63;
 /// Longest log in a result, in bytes: its tail. Files and the stream have no such bound.
 const RESULT_LOG_LEN_MAX: usize = 1 << 20;
+/// Bytes of a log that are read at once.
+const READ_LEN: usize = 64 << 10;
 
 /// What this worker runs for masters without sessions.
 #[derive(Debug)]
@@ -182,18 +183,15 @@ async fn result_log(spool: &LogSpool, outcome: &Outcome) -> String {
 }
 
 async fn tail(spool: &LogSpool) -> std::io::Result<String> {
-    if spool.length() == 0 {
-        return Ok(String::new());
-    }
-    let mut file = tokio::fs::File::open(spool.path()).await?;
     let (mut decoder, mut kept, mut is_cut) = (Decoder::default(), Vec::new(), false);
-    let mut piece = vec![0; 64 << 10];
+    let (mut reader, mut read) = (spool.reader(), 0);
     loop {
-        let count = file.read(&mut piece).await?;
-        if count == 0 {
+        let piece = reader.read(read, READ_LEN).await?;
+        if piece.is_empty() {
             break;
         }
-        decoder.push(&piece[..count]);
+        read += piece.len() as u64;
+        decoder.push(&piece);
         while let Ok(Some(record)) = decoder.next_record() {
             kept.extend_from_slice(&record.bytes);
         }

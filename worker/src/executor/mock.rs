@@ -58,6 +58,7 @@ pub async fn run(spec: &TaskSpec, mut channels: RunChannels) -> Ended {
         () = elapsed(timeout) => Outcome::new(Cause::Timeout, "ran longer than its time-out"),
         outcome = run_steps(spec, &mut channels, &mut files) => outcome,
     };
+    channels.log.finish().await;
     Ended { outcome, at: clock::wall(), files }
 }
 

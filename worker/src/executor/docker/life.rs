@@ -65,6 +65,7 @@ pub(super) async fn live(
         at: clock::wall(),
         files: Vec::new(),
     });
+    life.log.finish().await;
     let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
     tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
     ended

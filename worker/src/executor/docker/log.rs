@@ -152,6 +152,11 @@ impl LogCopy {
         }
     }
 
+    /// Ends the log; its end can be read from now on.
+    pub(super) async fn finish(self) {
+        self.log.finish().await;
+    }
+
     async fn read_again(&mut self, docker: &Docker, id: &str) -> Result<(), String> {
         let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
         let mut frames = std::pin::pin!(docker.logs(id, Some(options)));

@@ -1,0 +1,245 @@
+//! The files of one log, written by one thread at a time: the head first, then the ring of its
+//! tail. What the disk refuses is counted, and marked in front of what it next takes, or at the
+//! end. It must never leave a part of a record among what can be read. Read next: `tail.rs`.
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cloudai_model::Timestamp;
+use cloudai_proto::log_record::{LogStream, RECORD_LEN_MAX, encode};
+use tokio::sync::watch;
+
+use super::Copied;
+use super::read::{Extent, Part};
+use super::seen::Seen;
+use super::tail::{Appender, Head, SEGMENTS, Scan, Tail, scan};
+use crate::clock;
+
+/// Room that the head leaves for our own notes.
+const NOTES_BYTES: u64 = 1 << 10;
+
+/// How much a log may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// All of it; said in the notes.
+    pub(super) all: u64,
+    /// The head, without our notes.
+    pub(super) head: u64,
+    /// Each segment of the tail.
+    pub(super) segment: u64,
+}
+
+impl Bounds {
+    /// Three quarters for the head, the rest for the ring.
+    pub(super) fn of(all: u64) -> Self {
+        let tail = all / 4;
+        Self { all, head: all - tail - NOTES_BYTES, segment: tail / SEGMENTS }
+    }
+}
+
+/// The files.
+#[derive(Debug)]
+pub(super) struct Disk {
+    path: PathBuf,
+    bounds: Bounds,
+    extent: watch::Sender<Extent>,
+    head: Option<Appender>,
+    tail: Option<Tail>,
+    /// Output that is on the disk, or of which it says that it is missing.
+    seen: Seen,
+    /// Output that the disk refused since it last took something.
+    refused: Seen,
+    /// What is to be stored next, and scratch space for its records.
+    input: (LogStream, Timestamp, Vec<u8>),
+    records: Vec<u8>,
+    is_finished: bool,
+}
+
+impl Disk {
+    pub(super) fn new(path: PathBuf, bounds: Bounds, extent: watch::Sender<Extent>) -> Self {
+        Self {
+            path,
+            bounds,
+            extent,
+            head: None,
+            tail: None,
+            seen: Seen::default(),
+            refused: Seen::default(),
+            input: (LogStream::Gap, Timestamp(0), Vec::new()),
+            records: Vec::new(),
+            is_finished: false,
+        }
+    }
+
+    /// See [`super::reopen`].
+    pub(super) fn reopen(
+        path: PathBuf,
+        bounds: Bounds,
+        extent: watch::Sender<Extent>,
+    ) -> io::Result<Self> {
+        let mut disk = Self::new(path, bounds, extent);
+        let mut file = match File::open(&disk.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(disk),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        let tail = Tail::find(&disk.path, bounds.segment)?;
+        disk.tail = tail.filter(|tail| tail.head().length <= metadata.len());
+        let head_length = if let Some(tail) = &disk.tail {
+            disk.seen = tail.seen();
+            tail.head().length
+        } else {
+            let Scan { whole, seen } = scan(&mut file)?;
+            disk.seen = seen;
+            whole
+        };
+        disk.extent.send_modify(|extent| extent.head = head_length);
+        if metadata.permissions().readonly() {
+            disk.finish();
+            return Ok(disk);
+        }
+        disk.head = Some(Appender::open(&disk.path, head_length)?);
+        if let Some(tail) = &mut disk.tail {
+            tail.reopen()?;
+        }
+        Ok(disk)
+    }
+
+    pub(super) fn copied(&self) -> Copied {
+        self.seen.into()
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.is_finished
+    }
+
+    /// Takes what is to be stored next; cheap.
+    pub(super) fn load(&mut self, stream: LogStream, at: Timestamp, bytes: &[u8]) {
+        let (of, when, input) = &mut self.input;
+        (*of, *when) = (stream, at);
+        input.clear();
+        input.extend_from_slice(bytes);
+    }
+
+    /// Stores what was loaded; waits for the disk.
+    pub(super) fn store(&mut self) {
+        let (stream, at, input) = &mut self.input;
+        let (stream, at, input) = (*stream, *at, std::mem::take(input));
+        for piece in input.chunks(RECORD_LEN_MAX) {
+            let refused = std::mem::take(&mut self.refused);
+            let mut seen = Seen::of(stream, piece);
+            seen.add(refused);
+            self.records.clear();
+            self.note_refused(refused, at);
+            encode(stream, at, piece, &mut self.records);
+            match self.append(seen, at) {
+                Ok(()) => self.seen.add(seen),
+                Err(error) => {
+                    if refused.is_nothing() {
+                        warn_lost(&self.path, &error);
+                    }
+                    self.refused = seen;
+                }
+            }
+        }
+        self.input.2 = input;
+    }
+
+    fn note_refused(&mut self, refused: Seen, at: Timestamp) {
+        if !refused.is_nothing() {
+            let words = refused.words("the disk refused them");
+            encode(LogStream::Gap, at, words.as_bytes(), &mut self.records);
+        }
+    }
+
+    /// Appends the records to what is known to be whole.
+    fn append(&mut self, seen: Seen, at: Timestamp) -> io::Result<()> {
+        let records = std::mem::take(&mut self.records);
+        let fits = self.head_length() + records.len() as u64 <= self.bounds.head;
+        let appended = match &mut self.tail {
+            Some(tail) => tail.append(&records, seen, at),
+            None if fits => self.append_head(&records),
+            None => self.begin_tail(at).and_then(|tail| tail.append(&records, seen, at)),
+        };
+        self.records = records;
+        appended
+    }
+
+    fn head_length(&self) -> u64 {
+        self.head.as_ref().map_or(0, Appender::length)
+    }
+
+    fn append_head(&mut self, records: &[u8]) -> io::Result<()> {
+        let head = if let Some(head) = &mut self.head {
+            head
+        } else {
+            // What an earlier attempt of this name left is none of this one's.
+            super::remove(&self.path)?;
+            self.head.insert(Appender::create(&self.path)?)
+        };
+        head.append(records)?;
+        let length = head.length();
+        self.extent.send_modify(|extent| extent.head = length);
+        Ok(())
+    }
+
+    /// The head is full: those who follow the log are told why it stands still.
+    fn begin_tail(&mut self, at: Timestamp) -> io::Result<&mut Tail> {
+        let words = format!(
+            "the log grows beyond its bound of {} bytes: its end follows when the task has ended",
+            self.bounds.all
+        );
+        let mut notice = Vec::new();
+        encode(LogStream::Gap, at, words.as_bytes(), &mut notice);
+        self.append_head(&notice)?;
+        let head = Head { length: self.head_length(), seen: self.seen };
+        Ok(self.tail.insert(Tail::new(self.path.clone(), self.bounds.segment, head)))
+    }
+
+    /// Ends the log and shows the whole of it.
+    fn finish(&mut self) {
+        self.is_finished = true;
+        let mut rest = Vec::new();
+        let refused = std::mem::take(&mut self.refused);
+        self.records.clear();
+        self.note_refused(refused, clock::wall());
+        // What the disk still refuses is told all the same: the note is read from memory.
+        if !refused.is_nothing() && self.append(refused, clock::wall()).is_err() {
+            rest.push(Part::Note(std::mem::take(&mut self.records)));
+        }
+        if let Some(tail) = &self.tail {
+            let missing = tail.missing().map(|(missing, at)| {
+                let why = format!("the log is longer than {} bytes", self.bounds.all);
+                let mut note = Vec::new();
+                encode(LogStream::Gap, at, missing.words(&why).as_bytes(), &mut note);
+                Part::Note(note)
+            });
+            rest.splice(0..0, missing.into_iter().chain(tail.parts()));
+        }
+        if self.head.is_some()
+            && let Err(error) = make_read_only(&self.path)
+        {
+            tracing::debug!("Cannot mark {} as finished: {error}", self.path.display());
+        }
+        self.extent.send_modify(|extent| extent.rest = rest.into());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.finish();
+        }
+    }
+}
+
+fn make_read_only(path: &Path) -> io::Result<()> {
+    let mut permissions = std::fs::metadata(path)?.permissions();
+    permissions.set_readonly(true);
+    std::fs::set_permissions(path, permissions)
+}
+
+fn warn_lost(path: &Path, error: &io::Error) {
+    tracing::warn!("Output is lost: cannot write {}: {error}", path.display());
+}

@@ -1,0 +1,289 @@
+//! What a log keeps, marks and counts: at its bounds, on a disk that refuses, and through a worker
+//! that is killed at any time. Each test reads through the same reader as the pusher.
+
+use std::fmt::Write as _;
+
+use super::*;
+use cloudai_proto::log_record::{Decoder, RECORD_LEN_MAX, encode};
+use proptest::prelude::*;
+
+/// A head of three small records, and segments of two.
+const SMALL: Bounds = Bounds { all: 300, head: 60, segment: 124 };
+
+fn at() -> Timestamp {
+    Timestamp(1)
+}
+
+/// All that can be read, a line for each record.
+async fn text(spool: &LogSpool) -> String {
+    let (mut reader, mut decoder, mut read) = (spool.reader(), Decoder::default(), 0);
+    loop {
+        // Pieces that end anywhere.
+        let piece =
+            reader.read(read, if spool.length() < 10_000 { 7 } else { 65_537 }).await.unwrap();
+        if piece.is_empty() {
+            break;
+        }
+        read += piece.len() as u64;
+        decoder.push(&piece);
+    }
+    assert_eq!(read, spool.length());
+    let mut text = String::new();
+    while let Some(record) = decoder.next_record().unwrap() {
+        let bytes = String::from_utf8_lossy(&record.bytes).into_owned();
+        writeln!(text, "{:?} {}", record.stream, bytes.escape_debug()).unwrap();
+    }
+    assert_eq!(decoder.pending_len(), 0);
+    text
+}
+
+async fn write(writer: &mut LogWriter, texts: &[&str]) {
+    for text in texts {
+        writer.write(LogStream::Stdout, at(), text.as_bytes()).await;
+    }
+}
+
+/// Bytes of disk that the log takes now.
+fn on_disk(dir: &Path) -> u64 {
+    std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+}
+
+#[tokio::test]
+async fn a_log_has_no_file_before_its_first_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut spool) = open(dir.path().join("log"));
+    writer.write(LogStream::Stdout, at(), b"").await;
+    assert!(!spool.path().exists());
+    writer.write(LogStream::Stdout, at(), b"out").await;
+    writer.write(LogStream::Stderr, Timestamp(2), b"err").await;
+    assert_eq!(text(&spool).await, "Stdout out\nStderr err\n");
+    assert_eq!(spool.wait_beyond(0).await, LogLength::Open(32));
+    drop(writer);
+    assert_eq!(spool.wait_beyond(32).await, LogLength::Final(32));
+}
+
+#[tokio::test]
+async fn beyond_its_bound_a_log_keeps_its_head_and_its_tail_and_marks_the_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, spool) = open_bounded(dir.path().join("log"), SMALL);
+    let lines = (0..100).map(|number| format!("line {number:02}\n")).collect::<Vec<_>>();
+    write(&mut writer, &lines.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let head = "Stdout line 00\\n\nStdout line 01\\n\n\
+                Gap the log grows beyond its bound of 300 bytes: its end follows when the task has \
+                ended\n";
+    assert_eq!(text(&spool).await, head, "a follower is told why nothing comes");
+    writer.finish().await;
+    // Two lines fit into a segment, and the last segment of the four has one or two.
+    let gap = "Gap 720 bytes of stdout and 0 bytes of stderr (90 lines) are missing here: the log \
+               is longer than 300 bytes\n";
+    let tail =
+        (92..100).fold(String::new(), |tail, number| tail + &format!("Stdout line {number}\\n\n"));
+    assert_eq!(text(&spool).await, format!("{head}{gap}{tail}"));
+}
+
+#[tokio::test]
+async fn a_log_that_just_fits_has_no_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, spool) = open_bounded(dir.path().join("log"), SMALL);
+    write(&mut writer, &["a", "b", "c", "d", "e"]).await;
+    writer.finish().await;
+    let all = text(&spool).await;
+    assert!(!all.contains("missing"), "{all}");
+    assert!(all.starts_with("Stdout a\nStdout b\n") && all.ends_with("d\nStdout e\n"), "{all}");
+}
+
+#[tokio::test]
+async fn a_log_never_takes_more_disk_than_its_bound_and_keeps_that_much() {
+    let (dir, bound) = (tempfile::tempdir().unwrap(), 2 << 20);
+    let (mut writer, spool) = open_bounded(dir.path().join("log"), Bounds::of(bound));
+    // Longer than a segment, shorter than a record, and with the longest records in between.
+    for length in [300_000, 100, RECORD_LEN_MAX, 77_777].repeat(20) {
+        writer.write(LogStream::Stdout, at(), &vec![b'x'; length]).await;
+        assert!(on_disk(dir.path()) <= bound);
+    }
+    writer.finish().await;
+    assert!(on_disk(dir.path()) <= bound);
+    assert!((bound * 3 / 4..=bound).contains(&spool.length()), "{}", spool.length());
+    assert!(text(&spool).await.contains("are missing here: the log is longer than 2097152 bytes"));
+    remove(spool.path()).unwrap();
+    assert_eq!(on_disk(dir.path()), 0);
+}
+
+#[tokio::test]
+async fn what_the_disk_refused_is_counted_and_marked() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("not-yet");
+    let (mut writer, spool) = open(place.join("log"));
+    write(&mut writer, &["lost\n", "too"]).await;
+    writer.write(LogStream::Stderr, at(), b"and this").await;
+    std::fs::create_dir(&place).unwrap();
+    write(&mut writer, &["kept"]).await;
+    let want = "Gap 8 bytes of stdout and 8 bytes of stderr (1 lines) are missing here: the disk \
+                refused them\nStdout kept\n";
+    assert_eq!(text(&spool).await, want);
+}
+
+#[tokio::test]
+async fn what_the_disk_refused_to_the_end_is_told_nevertheless() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, mut spool) = open(dir.path().join("not-there").join("log"));
+    write(&mut writer, &["lost"]).await;
+    assert_eq!(spool.wait_now_or_beyond(false, 0).await, LogLength::Open(0));
+    writer.finish().await;
+    let want = "Gap 4 bytes of stdout and 0 bytes of stderr (0 lines) are missing here: the disk \
+                refused them\n";
+    assert_eq!(text(&spool).await, want);
+}
+
+#[tokio::test]
+async fn a_write_that_is_given_up_is_written_nevertheless() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, spool) = open(dir.path().join("log"));
+    {
+        let mut given_up = std::pin::pin!(writer.write(LogStream::Stdout, at(), b"one"));
+        let polled = futures_util::poll!(&mut given_up);
+        assert!(polled.is_pending() || polled.is_ready());
+    }
+    write(&mut writer, &["two"]).await;
+    writer.finish().await;
+    assert_eq!(text(&spool).await, "Stdout one\nStdout two\n");
+}
+
+#[tokio::test]
+async fn a_finished_log_is_final_when_it_is_reopened_and_takes_nothing_more() {
+    for count in [3, 100] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let (mut writer, spool) = open_bounded(path.clone(), SMALL);
+        write(&mut writer, &vec!["12345678"; count]).await;
+        writer.finish().await;
+        let want = text(&spool).await;
+        let (mut writer, mut spool, copied) = reopen_bounded(path, SMALL).unwrap();
+        assert_eq!(copied, Copied { stdout_bytes: 8 * count as u64, stderr_bytes: 0 });
+        assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(spool.length()));
+        write(&mut writer, &["more"]).await;
+        assert_eq!(text(&spool).await, want);
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_not_there_is_reopened_as_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut writer, spool, copied) = reopen(dir.path().join("log")).unwrap();
+    assert_eq!(copied, Copied::default());
+    write(&mut writer, &["first"]).await;
+    assert_eq!(text(&spool).await, "Stdout first\n");
+}
+
+#[tokio::test]
+async fn a_new_log_has_nothing_of_an_older_one_of_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (mut writer, _) = open_bounded(path.clone(), SMALL);
+    write(&mut writer, &["12345678"; 100]).await;
+    writer.finish().await;
+    let (mut writer, _) = open_bounded(path.clone(), SMALL);
+    write(&mut writer, &["new"]).await;
+    std::mem::forget(writer);
+    let (_writer, spool, _) = reopen_bounded(path, SMALL).unwrap();
+    assert_eq!(text(&spool).await, "Stdout new\n");
+}
+
+/// What happens to a log.
+#[derive(Debug, Clone)]
+enum Step {
+    Write(LogStream, Vec<u8>),
+    /// The worker is killed, perhaps in the middle of a write of which so much was done.
+    Kill(Option<usize>),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let stream = prop_oneof![Just(LogStream::Stdout), Just(LogStream::Stderr)];
+    let write = (stream, prop::collection::vec(any::<u8>(), 1..40))
+        .prop_map(|(stream, bytes)| Step::Write(stream, bytes));
+    let kill = prop::option::of(1..30_usize).prop_map(Step::Kill);
+    prop::collection::vec(prop_oneof![9 => write, 1 => kill], 0..60)
+}
+
+/// The file that was written last.
+fn newest(dir: &Path) -> Option<PathBuf> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    files.max_by_key(|path| path.metadata().unwrap().modified().unwrap())
+}
+
+fn tear(dir: &Path, length: usize) {
+    use std::io::Write as _;
+    let Some(path) = newest(dir) else { return };
+    let mut record = Vec::new();
+    encode(LogStream::Stdout, at(), &[b'x'; 40], &mut record);
+    let mut file = std::fs::File::options().append(true).open(path).unwrap();
+    file.write_all(&record[..length]).unwrap();
+}
+
+proptest! {
+    #[test]
+    fn killed_at_any_time_a_log_counts_right_and_keeps_a_head_and_a_tail(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(check_steps(steps));
+    }
+}
+
+async fn check_steps(steps: Vec<Step>) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (mut writer, mut spool) = open_bounded(path.clone(), SMALL);
+    let (mut all, mut expected) = ([Vec::new(), Vec::new()], Copied::default());
+    for step in steps {
+        match step {
+            Step::Write(stream, bytes) => {
+                writer.write(stream, at(), &bytes).await;
+                let side = usize::from(stream == LogStream::Stderr);
+                all[side].extend_from_slice(&bytes);
+                *[&mut expected.stdout_bytes, &mut expected.stderr_bytes][side] +=
+                    bytes.len() as u64;
+            }
+            Step::Kill(torn) => {
+                std::mem::forget(writer);
+                if let Some(length) = torn {
+                    tear(dir.path(), length);
+                }
+                let length = spool.length();
+                let copied;
+                (writer, spool, copied) = reopen_bounded(path.clone(), SMALL).unwrap();
+                assert_eq!((copied, spool.length()), (expected, length));
+            }
+        }
+    }
+    writer.finish().await;
+    let (mut reader, mut decoder) = (spool.reader(), Decoder::default());
+    decoder.push(&reader_all(&mut reader).await);
+    let mut kept = [Vec::new(), Vec::new()];
+    while let Some(record) = decoder.next_record().unwrap() {
+        let missing = seen::Seen::behind(record.stream, &record.bytes);
+        match record.stream {
+            LogStream::Stdout => kept[0].extend(record.bytes),
+            LogStream::Stderr => kept[1].extend(record.bytes),
+            // A hole in the place of what is missing.
+            LogStream::Gap => {
+                for (kept, (all, missing)) in
+                    kept.iter_mut().zip(all.iter().zip([missing.stdout, missing.stderr]))
+                {
+                    let begin = kept.len();
+                    kept.extend_from_slice(&all[begin..begin + missing as usize]);
+                }
+            }
+        }
+    }
+    assert_eq!(kept, all);
+}
+
+async fn reader_all(reader: &mut read::SpoolReader) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let piece = reader.read(bytes.len() as u64, 1 << 20).await.unwrap();
+        if piece.is_empty() {
+            return bytes;
+        }
+        bytes.extend(piece);
+    }
+}
