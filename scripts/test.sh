@@ -14,6 +14,9 @@ apt_install busybox-static
 "$ROOT/e2e/images/build.sh"
 "$here/sample-image.sh"
 cd "$ROOT"
-# The end-to-end tests start the real binary.
-cargo build --locked --package cloudai
-cargo test --workspace --locked --no-fail-fast "$@"
+# The end-to-end tests start the real binary, with the points at which they kill it; with the same
+# features everywhere nothing is compiled twice.
+cargo build --locked --package cloudai --features failpoints
+cargo test --workspace --features cloudai/failpoints --locked --no-fail-fast "$@"
+# And as it is shipped: there a point is nothing.
+cargo test --package cloudai-failpoint --locked "$@"

@@ -78,6 +78,7 @@ fn build() -> PathBuf {
     let target = folder.parent().expect("a profile lies in the target directory");
     let mut command = Command::new(cargo);
     command.current_dir(root()).arg("build").args(["--locked", "--package", "cloudai"]);
+    command.args(["--features", "failpoints"]);
     command.args(["--profile", profile, "--target-dir"]).arg(target);
     let built = run(&mut command);
     assert_eq!(built.code, 0, "the binary cannot be built:\n{}", built.err());

@@ -94,8 +94,13 @@ impl Cluster {
 
     /// Starts the master; again on the ports that it had before.
     pub fn start_master(&mut self) {
-        let command = self.master_command(self.grpc_port, self.http_port);
+        let command = self.master_command_again();
         self.adopt_master(command);
+    }
+
+    /// The command of this cluster's master, on the ports that it had before.
+    pub fn master_command_again(&self) -> Command {
+        self.master_command(self.grpc_port, self.http_port)
     }
 
     /// The command of a master on this cluster's data; port 0 takes a free one.
@@ -149,6 +154,13 @@ impl Cluster {
         self.master = None;
     }
 
+    /// How the master ended (128 and the signal), once it has; it can be started again then.
+    pub fn find_master_death(&mut self) -> Option<i32> {
+        let signal = self.master.as_mut()?.find_end()?;
+        self.master = None;
+        Some(signal)
+    }
+
     /// SIGTERM to the master; its exit code.
     pub fn stop_master(&mut self) -> i32 {
         let mut master = self.master.take().expect("the master runs");
@@ -192,8 +204,35 @@ impl Cluster {
 
     /// Starts a worker and does not wait.
     pub fn starting_worker(&self, id: &str, args: &[&str]) -> Worker {
-        let process = Process::start(id, &mut self.worker_command(id, args));
+        self.adopt_worker(id, self.worker_command(id, args))
+    }
+
+    /// Starts a worker by its own command and does not wait.
+    pub fn adopt_worker(&self, id: &str, mut command: Command) -> Worker {
+        let process = Process::start(id, &mut command);
         Worker { process, label: self.worker_label(id) }
+    }
+
+    /// What a worker keeps of attempts on its disk: logs, files and records.
+    pub fn worker_leftovers(&self, id: &str) -> Vec<PathBuf> {
+        let folder = self.data_dir().join("workers").join(id);
+        ["spool", "output", "attempts"]
+            .iter()
+            .flat_map(|kind| std::fs::read_dir(folder.join(kind)).into_iter().flatten())
+            .map(|entry| entry.expect("a folder can be read").path())
+            .collect()
+    }
+
+    /// What an attempt wrote to one of its streams, as the master has it.
+    pub fn log_of(&self, task: &str, attempt: u64, stream: &str) -> String {
+        let path = format!("/tasks/{task}/logs?attempt={attempt}&stream={stream}");
+        let lines = self.bytes(&path).unwrap_or_default();
+        let items = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let items = items.map(|line| {
+            let item: Value = serde_json::from_slice(line).expect("a log is lines of JSON");
+            item["text"].as_str().unwrap_or_default().to_owned()
+        });
+        items.collect()
     }
 
     /// The label of all containers of a worker of this cluster.
@@ -228,8 +267,27 @@ impl Cluster {
     }
 
     /// `POST` of a submit as bytes.
+    #[track_caller]
     pub fn post_job(&self, body: &[u8]) -> Answer {
-        web::post(&format!("http://{}/api/v1/jobs", self.http_address()), body)
+        let url = format!("http://{}/api/v1/jobs", self.http_address());
+        web::post(&url, body).unwrap_or_else(|| panic!("{url} does not answer"))
+    }
+
+    /// `GET` below `/api/v1` of a master that may be dead; `None` when it does not answer.
+    pub fn try_get(&self, path: &str) -> Option<Answer> {
+        web::get(&format!("http://{}/api/v1{path}", self.http_address()))
+    }
+
+    /// `POST` below `/api/v1` to a master that may be dead; `None` when it does not answer.
+    pub fn try_post(&self, path: &str, body: &Value) -> Option<Answer> {
+        let url = format!("http://{}/api/v1{path}", self.http_address());
+        web::post(&url, body.to_string().as_bytes())
+    }
+
+    /// The bytes of an output file, or of a log as lines of JSON; `None` when they are not there.
+    pub fn bytes(&self, path: &str) -> Option<Vec<u8>> {
+        let got = web::get_bytes(&format!("http://{}/api/v1{path}", self.http_address()));
+        got.filter(|(status, _)| *status == 200).map(|(_, bytes)| bytes)
     }
 
     /// `POST` of a submit.

@@ -10,16 +10,19 @@
 
 mod binary;
 mod cluster;
+pub mod crash;
 pub mod engine;
 pub mod fake_engine;
 mod process;
 mod terminal;
+mod watch;
 mod web;
 
 pub use binary::{Ran, cloudai, links, root, run};
 pub use cluster::{Cluster, Console, Worker};
 pub use engine::{BUSYBOX, SAMPLE};
 pub use process::{Mark, Process};
+pub use watch::{Life, Watch};
 pub use web::Answer;
 
 use std::time::{Duration, Instant};

@@ -229,6 +229,12 @@ impl Process {
         self.child.try_wait().expect("it is our child").is_none()
     }
 
+    /// How it ended, when it has: its exit code, or 128 and the signal that ended it.
+    pub fn find_end(&mut self) -> Option<i32> {
+        let status = self.child.try_wait().expect("it is our child")?;
+        Some(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default()))
+    }
+
     /// Kills it, as `kill -9` does, and waits until it is gone.
     pub fn kill(&mut self) {
         drop(self.child.kill());
@@ -239,8 +245,7 @@ impl Process {
     #[track_caller]
     pub fn wait_end(&mut self) -> i32 {
         let what = format!("the end of {}", self.name);
-        let status = until(&what, || self.child.try_wait().expect("it is our child"));
-        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+        until(&what, || self.find_end())
     }
 }
 

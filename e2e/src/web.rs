@@ -34,17 +34,26 @@ fn agent() -> ureq::Agent {
 
 /// `GET`; `None` when nobody answers.
 pub(crate) fn get(url: &str) -> Option<Answer> {
-    agent().get(url).call().ok().map(answer)
+    agent().get(url).call().ok().and_then(answer)
 }
 
-/// `POST` of a body as it is.
-pub(crate) fn post(url: &str, body: &[u8]) -> Answer {
+/// `GET` of what is no JSON: the status and the bytes; `None` when nobody answers all of it.
+pub(crate) fn get_bytes(url: &str) -> Option<(u16, Vec<u8>)> {
+    agent().get(url).call().ok().and_then(bytes)
+}
+
+/// `POST` of a body as it is; `None` when nobody answers.
+pub(crate) fn post(url: &str, body: &[u8]) -> Option<Answer> {
     let sent = agent().post(url).content_type("application/json").send(body);
-    answer(sent.unwrap_or_else(|error| panic!("{url} does not answer: {error}")))
+    sent.ok().and_then(answer)
 }
 
-fn answer(mut response: ureq::http::Response<ureq::Body>) -> Answer {
+fn answer(response: ureq::http::Response<ureq::Body>) -> Option<Answer> {
+    let (status, body) = bytes(response)?;
+    Some(Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) })
+}
+
+fn bytes(mut response: ureq::http::Response<ureq::Body>) -> Option<(u16, Vec<u8>)> {
     let status = response.status().as_u16();
-    let body = response.body_mut().read_to_vec().unwrap_or_default();
-    Answer { status, body: serde_json::from_slice(&body).unwrap_or(Value::Null) }
+    Some((status, response.body_mut().read_to_vec().ok()?))
 }

@@ -7,6 +7,7 @@ mod unary;
 
 use std::collections::HashMap;
 
+use cloudai_failpoint::{ENABLED, failpoint};
 use cloudai_master_core::Order;
 use cloudai_model::{Session, WorkerId, WorkerKind};
 use cloudai_proto::convert::Orders;
@@ -71,13 +72,58 @@ impl Dispatch {
         }
         for (worker, batch) in batches {
             let Some((_, link)) = self.links.get(&worker) else { continue };
+            let points = Points::of(&batch);
+            points.before_send();
             match link.orders.try_send(batch) {
-                Ok(()) => {}
+                Ok(()) => points.after_send(),
                 Err(mpsc::error::TrySendError::Full(_)) => {
                     tracing::warn!("worker {worker} reads its orders too slowly; some wait");
                 }
                 Err(mpsc::error::TrySendError::Closed(_)) => drop(self.links.remove(&worker)),
             }
+        }
+    }
+}
+
+/// Where a test may kill this master around a batch of orders. Nothing in a build that is shipped.
+#[derive(Clone, Copy)]
+struct Points {
+    assign: bool,
+    stop: bool,
+    forget: bool,
+}
+
+impl Points {
+    fn of(batch: &Orders) -> Self {
+        let has = |is_empty: bool| ENABLED && !is_empty;
+        Self {
+            assign: has(batch.assign.is_empty()),
+            stop: has(batch.stop.is_empty()),
+            forget: has(batch.forget.is_empty()),
+        }
+    }
+
+    fn before_send(self) {
+        if self.assign {
+            failpoint!("master.assign.before_send");
+        }
+        if self.stop {
+            failpoint!("master.stop.before_send");
+        }
+        if self.forget {
+            failpoint!("master.forget.before_send");
+        }
+    }
+
+    fn after_send(self) {
+        if self.assign {
+            failpoint!("master.assign.after_send");
+        }
+        if self.stop {
+            failpoint!("master.stop.after_send");
+        }
+        if self.forget {
+            failpoint!("master.forget.after_send");
         }
     }
 }

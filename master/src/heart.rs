@@ -10,6 +10,7 @@
 
 mod agent_gate;
 mod console;
+mod points;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use cloudai_failpoint::failpoint;
 use cloudai_model::{AttemptId, Session};
 use cloudai_proto::cluster::{LogPart, LogStored};
 use cloudai_proto::convert::from_wire;
@@ -43,18 +44,22 @@ async fn take_parts(
             current = Some(attempt);
         }
         let files = Arc::clone(&services.files);
+        failpoint!("master.log.before_append");
         let stored = on_disk(move || files.append_log(attempt, part.offset, &part.data)).await?;
+        failpoint!("master.log.after_append");
         if answers.send(Ok(LogStored { stored })).await.is_err() {
             return Ok(());
         }
     }
     if let Some(attempt) = current {
+        failpoint!("master.log.before_sync");
         let files = Arc::clone(&services.files);
         let stored = on_disk(move || {
             files.sync_log(attempt)?;
             files.log_len(attempt)
         })
         .await?;
+        failpoint!("master.log.after_sync");
         drop(answers.send(Ok(LogStored { stored })).await);
     }
     Ok(())

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cloudai_failpoint::{ENABLED, failpoint};
 use cloudai_master_core::{Answer, Command, FullReport, Rejection, WorkerHello};
-use cloudai_model::{AttemptReport, Session, WorkerId, WorkerKind};
+use cloudai_model::{AttemptReport, ReportWhat, Session, WorkerId, WorkerKind};
 use cloudai_proto::cluster::{Refused, SessionDown, SessionUp, Welcome, session_down, session_up};
 use cloudai_proto::convert::{Change, Orders, Report, from_wire, to_wire};
 use tokio::sync::mpsc;
@@ -34,6 +35,7 @@ pub(super) async fn open(
         return Err(Status::invalid_argument("the first message of a session is hello"));
     };
     let hello = from_wire::hello(hello)?;
+    failpoint!("master.hello.received");
     let worker = hello.worker.id.clone();
     let (orders, given) = mpsc::channel(LINK_LEN_MAX);
     let via = orders.downgrade();
@@ -51,6 +53,7 @@ pub(super) async fn open(
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
         Answer::Welcome(session) => {
+            failpoint!("master.hello.before_answer");
             let peer = Peer { services, worker, session, via };
             Ok(start(peer, up, given))
         }
@@ -177,6 +180,8 @@ async fn take_report(peer: &Peer, report: Report) -> Result<Answer, HeartError> 
         services.usage.set(worker, full.usage);
         FullReport { held: full.held, degraded: full.degraded }
     });
+    let kinds = if ENABLED { kinds_of(&changes, full.as_ref()) } else { Vec::new() };
+    kinds.iter().for_each(before_report);
     let command = Command::Report {
         worker: worker.clone(),
         session: Some(*session),
@@ -184,7 +189,32 @@ async fn take_report(peer: &Peer, report: Report) -> Result<Answer, HeartError> 
         changes,
         full,
     };
-    services.heart.report(command, via.clone()).await
+    let answer = services.heart.report(command, via.clone()).await;
+    kinds.iter().for_each(after_report);
+    answer
+}
+
+fn kinds_of(changes: &[AttemptReport], full: Option<&FullReport>) -> Vec<ReportWhat> {
+    let held = full.map(|full| full.held.as_slice()).unwrap_or_default();
+    changes.iter().chain(held).map(|report| report.what.clone()).collect()
+}
+
+#[allow(clippy::match_same_arms, reason = "in a build that is shipped each point is nothing")]
+fn before_report(kind: &ReportWhat) {
+    match kind {
+        ReportWhat::Accepted => failpoint!("master.report_accepted.received"),
+        ReportWhat::Started(_) => failpoint!("master.report_started.received"),
+        ReportWhat::Ended { .. } => failpoint!("master.report_ended.received"),
+    }
+}
+
+#[allow(clippy::match_same_arms, reason = "in a build that is shipped each point is nothing")]
+fn after_report(kind: &ReportWhat) {
+    match kind {
+        ReportWhat::Accepted => failpoint!("master.report_accepted.taken"),
+        ReportWhat::Started(_) => failpoint!("master.report_started.taken"),
+        ReportWhat::Ended { .. } => failpoint!("master.report_ended.taken"),
+    }
 }
 
 fn refusal_of(rejection: &Rejection) -> SessionDown {

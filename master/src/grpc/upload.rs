@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, File, OpenOptions};
+use cloudai_failpoint::failpoint;
 use cloudai_master_core::Command;
 use cloudai_model::{AttemptId, AttemptReport, ReportWhat, Session, WorkerId};
 use cloudai_proto::cluster::{FileChunk, FileUploadAck};
@@ -44,6 +45,7 @@ pub(super) async fn receive(
         let written = written.map_err(|_| Status::aborted("the master is stopping"))?;
         upload = Some(written?);
     }
+    failpoint!("master.upload.before_answer");
     let files_received = upload.map_or(0, |upload| upload.files);
     let message = format!("{files_received} files received");
     Ok(FileUploadAck { success: true, message, files_received })
@@ -53,6 +55,7 @@ async fn begin(services: &Services, attempt: AttemptId, session: u64) -> Result<
     let session = (session != 0).then_some(Session(session));
     let holder = services.check_holder(attempt, session).await?;
     let path = services.files.output_dir(attempt);
+    failpoint!("master.upload.begun");
     let open = move || {
         std::fs::create_dir_all(&path)?;
         Dir::open_ambient_dir(&path, ambient_authority())
@@ -109,10 +112,13 @@ impl Upload {
             self.open(&chunk.file_path)?;
         }
         if let Some((_, file)) = &mut self.file {
+            failpoint!("master.upload.file_opened");
             file.write_all(&chunk.data).map_err(|error| io_status(&error))?;
+            failpoint!("master.upload.chunk_written");
             if chunk.is_last_chunk {
                 file.sync_data().map_err(|error| io_status(&error))?;
                 self.file = None;
+                failpoint!("master.upload.file_synced");
             }
         }
         Ok(())

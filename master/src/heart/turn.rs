@@ -14,6 +14,7 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::agent_gate::AgentGate;
 use super::console::Console;
+use super::points::Watched;
 use super::{Change, HeartError, HeartSettings, Message, Reply};
 use crate::clock;
 use crate::dispatch::{Dispatch, Link};
@@ -130,7 +131,7 @@ impl Heart {
         }
         self.plan(now, &mut batch);
         let stop = waiters.stop;
-        match batch.commit(self.store.as_mut()) {
+        match batch.commit(&mut Watched(self.store.as_mut())) {
             Ok(effects) => {
                 self.release(effects, &mut waiters);
                 self.answer_questions(now, &mut waiters);

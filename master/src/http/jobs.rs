@@ -8,6 +8,7 @@ use cloudai_api::{
     SubmitResponse, WaitQuery,
 };
 use cloudai_database as database;
+use cloudai_failpoint::failpoint;
 use cloudai_master_core::{Answer, CancelTarget, Command, Rejection, Submission};
 use cloudai_model::JobId;
 
@@ -33,6 +34,7 @@ pub(super) async fn submit(
     ApiJson(request): ApiJson<SubmitRequest>,
 ) -> Result<(StatusCode, Json<SubmitResponse>), Failure> {
     let submission = convert::submission(request)?;
+    failpoint!("master.submit.received");
     let answer = app.heart.try_command(Command::Submit(submission.clone())).await?;
     let (job, shape, existing) = match answer {
         Answer::Submitted { job, shape, existing } => (job, shape, existing),
@@ -47,6 +49,7 @@ pub(super) async fn submit(
         first_task: shape.task_id(job, shape.span().0).to_string(),
         existing,
     };
+    failpoint!("master.submit.before_answer");
     let status = if existing { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(answer)))
 }

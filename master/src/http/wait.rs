@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloudai_api::WAIT_MS_MAX;
+use cloudai_failpoint::failpoint;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
@@ -71,6 +72,8 @@ pub(super) async fn until<T, R: Future<Output = Result<T, Failure>>>(
 ) -> Result<T, Failure> {
     let Some(wait_ms) = wait_ms.filter(|ms| *ms > 0) else { return read().await };
     let _place = place(app)?;
+    // Whoever waits for a task has the answer to its submit.
+    failpoint!("master.wait.begun");
     let deadline = Instant::now() + Duration::from_millis(wait_ms.min(WAIT_MS_MAX));
     let mut changes = app.heart.watch();
     let mut looked_at = None::<Instant>;

@@ -35,7 +35,7 @@ const PURE: [&str; 4] =
 /// What nothing may use: they stand above everything else.
 const ROOFS: [&str; 4] = ["cloudai-sim", "cloudai-e2e", "cloudai-bench", "cloudai-xtask"];
 
-const LAWS: [Law; 15] = [
+const LAWS: [Law; 16] = [
     law("cloudai-model", &[], Outside::Only(&["thiserror"])),
     law("cloudai-scheduler", &["cloudai-model"], Outside::Only(&["thiserror"])),
     law("cloudai-worker-core", &["cloudai-model"], Outside::Only(&["thiserror"])),
@@ -52,8 +52,14 @@ const LAWS: [Law; 15] = [
         &["cloudai-model"],
         Outside::Only(&["mongodb", "rusqlite", "serde", "serde_json", "thiserror"]),
     ),
+    // Without its feature, which only tests switch on, it is an empty macro.
+    law("cloudai-failpoint", &[], Outside::Only(&["rustix"])),
     law("cloudai-cli", &["cloudai-api"], Outside::Any),
-    law("cloudai-worker", &["cloudai-worker-core", "cloudai-model", "cloudai-proto"], Outside::Any),
+    law(
+        "cloudai-worker",
+        &["cloudai-worker-core", "cloudai-model", "cloudai-proto", "cloudai-failpoint"],
+        Outside::Any,
+    ),
     law(
         "cloudai-master",
         &[
@@ -64,6 +70,7 @@ const LAWS: [Law; 15] = [
             "cloudai-proto",
             "cloudai-api",
             "cloudai-cli",
+            "cloudai-failpoint",
         ],
         Outside::Any,
     ),
@@ -78,7 +85,11 @@ const LAWS: [Law; 15] = [
         ],
         Outside::Only(&[]),
     ),
-    law("cloudai", &["cloudai-master", "cloudai-worker", "cloudai-cli"], Outside::Any),
+    law(
+        "cloudai",
+        &["cloudai-master", "cloudai-worker", "cloudai-cli", "cloudai-failpoint"],
+        Outside::Any,
+    ),
     // They know the system from outside: as a binary, over HTTP, over the wire.
     Law {
         name: "cloudai-e2e",
