@@ -22,8 +22,9 @@ pub enum StoreError {
     },
     /// The store was written by a newer version.
     #[error(
-        "the data directory {dir} was written by a newer CloudAI (store version {found}, this \
-         binary knows {known}): use that version or a newer one, or another --data-dir",
+        "the store in {dir} was made by a newer CloudAI (schema {found}, this one knows {known}). \
+         Nothing was changed. Start that version or a newer one, or restore a backup that was made \
+         by this one with 'cloudai restore BACKUP --data-dir NEW'",
         dir = dir.display()
     )]
     Newer {
@@ -36,8 +37,8 @@ pub enum StoreError {
     },
     /// The file is a database of some other program.
     #[error(
-        "{path} is a database, but not one of CloudAI: choose another --data-dir, or move that \
-         file away",
+        "{path} is a database, but not one of CloudAI. Nothing was changed. Choose another \
+         --data-dir, or move that file away",
         path = path.display()
     )]
     Foreign {
@@ -46,9 +47,9 @@ pub enum StoreError {
     },
     /// The file cannot be trusted any more.
     #[error(
-        "the store {path} is damaged ({detail}). Nothing was changed. Restore it from a backup, or \
-         save what can be read with 'sqlite3 {path} .recover', or move it (and its -wal file) away \
-         to begin with an empty store",
+        "the store {path} is damaged ({detail}). Nothing was changed. Restore a backup with \
+         'cloudai restore BACKUP --data-dir NEW' and start the master there. Without a backup, save \
+         what can be read with 'sqlite3 {path} .recover', or begin with an empty --data-dir",
         path = path.display()
     )]
     Damaged {
@@ -56,6 +57,38 @@ pub enum StoreError {
         path: PathBuf,
         /// The first thing that is wrong with it.
         detail: String,
+    },
+    /// The last master did not close the store, and what it wrote last is gone.
+    #[error(
+        "the last master did not close the store {path}, and its write-ahead log {path}-wal is not \
+         there: what was stored last is missing. Nothing was changed. Put that file back, the two \
+         belong together. When it is lost, go on without it: 'cloudai backup' of this data \
+         directory, then 'cloudai restore' of that backup into a new one, so that what was given \
+         out meanwhile is fenced off",
+        path = path.display()
+    )]
+    LogMissing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// There is no store where one was named.
+    #[error(
+        "there is no store in {dir}: name the data directory of the master with --data-dir",
+        dir = dir.display()
+    )]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The file or its directory cannot be written by this user.
+    #[error(
+        "{path} cannot be written: it belongs to another user, or the file system is read-only. \
+         Start the master as the user who owns it, or give it to this one with 'chown -R'",
+        path = path.display()
+    )]
+    ReadOnly {
+        /// The file.
+        path: PathBuf,
     },
     /// There is no room left. The store can be used again as soon as there is.
     #[error(
@@ -69,8 +102,9 @@ pub enum StoreError {
     },
     /// What was read or asked cannot follow from what is stored.
     #[error(
-        "the store is inconsistent: {0}. Nothing was changed. This is a defect of CloudAI: keep a \
-         copy of the data directory and report it with this message"
+        "the store is inconsistent: {0}. Nothing was changed. Keep a copy of the data directory and \
+         report it with this message; to go on, restore a backup with 'cloudai restore BACKUP \
+         --data-dir NEW'"
     )]
     Corrupt(String),
     /// A file or a directory could not be used.

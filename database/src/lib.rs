@@ -24,7 +24,7 @@ mod view;
 
 pub use error::StoreError;
 pub use memory::MemoryStore;
-pub use sqlite::SqliteStore;
+pub use sqlite::{DirLock, SqliteStore, StoreCopy, copy_store};
 pub use store::{
     JobPage, JobQuery, JobView, LostAttempt, PAGE_LEN_MAX, Reader, StatusCounts, Store, TaskCursor,
     TaskPage, TaskQuery,

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 
 use cloudai_model::{
-    EndedCounts, JobId, JobShape, LiveTask, RequestId, TaskSpec, TaskState, TaskStatus, Timestamp,
-    WorkerId, WorkerRecord,
+    EndedCounts, JobId, JobShape, LiveTask, Numbers, RequestId, TaskSpec, TaskState, TaskStatus,
+    Timestamp, WorkerId, WorkerRecord,
 };
 
 use crate::{LostAttempt, StatusCounts, StoreError};
@@ -137,8 +137,7 @@ pub(crate) struct CancelledSpan {
 /// What counts for the whole cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Cluster {
-    pub(crate) last_job: u64,
-    pub(crate) last_session: u64,
+    pub(crate) numbers: Numbers,
     pub(crate) counts: StatusCounts,
 }
 

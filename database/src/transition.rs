@@ -3,8 +3,8 @@
 //! names both sides.
 
 use cloudai_model::{
-    AttemptEnd, AttemptNo, Ended, Hold, LiveState, LiveTask, LossCause, Outcome, Queued, Session,
-    TaskState, Timestamp,
+    AttemptEnd, AttemptNo, Ended, Hold, LiveState, LiveTask, LossCause, Numbers, Outcome, Queued,
+    Session, TaskState, Timestamp,
 };
 
 use crate::StoreError;
@@ -12,12 +12,32 @@ use crate::StoreError;
 /// What an event does to one task.
 #[derive(Debug)]
 pub(crate) enum Step {
-    Placed { no: AttemptNo, hold: Hold },
-    Started { no: AttemptNo, at: Timestamp },
-    Adopted { no: AttemptNo, session: Session },
-    Lost { no: AttemptNo, cause: LossCause, at: Timestamp },
+    /// With the last numbers that were given: a restore from a backup leaves some out.
+    Placed {
+        no: AttemptNo,
+        numbers: Numbers,
+        hold: Hold,
+    },
+    Started {
+        no: AttemptNo,
+        at: Timestamp,
+    },
+    Adopted {
+        no: AttemptNo,
+        session: Session,
+    },
+    Lost {
+        no: AttemptNo,
+        cause: LossCause,
+        at: Timestamp,
+    },
     CancelRequested,
-    Finished { no: AttemptNo, outcome: Outcome, finished_at: Timestamp, at: Timestamp },
+    Finished {
+        no: AttemptNo,
+        outcome: Outcome,
+        finished_at: Timestamp,
+        at: Timestamp,
+    },
 }
 
 impl Step {
@@ -37,14 +57,23 @@ impl Step {
 /// The state after the step.
 pub(crate) fn next(state: TaskState, step: Step) -> Result<TaskState, StoreError> {
     match (state, step) {
-        (TaskState::Fresh, Step::Placed { no: AttemptNo::FIRST, hold }) => {
+        (TaskState::Fresh, Step::Placed { no, numbers, hold })
+            if no == numbers.attempt_no(AttemptNo::FIRST) =>
+        {
             Ok(TaskState::Live(LiveTask {
-                attempt: AttemptNo::FIRST,
+                attempt: no,
                 state: LiveState::Assigned(hold),
                 cancel_requested: false,
                 failures: 0,
                 losses: 0,
             }))
+        }
+        (TaskState::Live(live), Step::Placed { no, numbers, hold })
+            if no == numbers.attempt_no(live.attempt)
+                && matches!(live.state, LiveState::Queued(_)) =>
+        {
+            let state = LiveState::Assigned(hold);
+            Ok(TaskState::Live(LiveTask { attempt: no, state, ..live }))
         }
         (TaskState::Live(live), step) if step.attempt().is_none_or(|no| no == live.attempt) => {
             next_live(live, step)
@@ -57,7 +86,6 @@ fn next_live(live: LiveTask, step: Step) -> Result<TaskState, StoreError> {
     let LiveTask { attempt, state, cancel_requested, failures, losses } = live;
     let live = |state| LiveTask { attempt, state, cancel_requested, failures, losses };
     Ok(TaskState::Live(match (state, step) {
-        (LiveState::Queued(_), Step::Placed { hold, .. }) => live(LiveState::Assigned(hold)),
         (LiveState::Assigned(hold), Step::Started { at: started_at, .. }) => {
             live(LiveState::Running { hold, started_at })
         }

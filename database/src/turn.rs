@@ -95,7 +95,7 @@ impl<R: Rows> Turn<'_, R> {
     }
 
     fn worker_registered(&mut self, worker: &WorkerRecord) -> Result<(), R::Error> {
-        let last = &mut self.changes.cluster.last_session;
+        let last = &mut self.changes.cluster.numbers.last_session;
         if worker.session.0 <= *last {
             let what = format!("{} of worker '{}' was given before", worker.session, worker.id);
             return Err(StoreError::corrupt(what).into());
@@ -113,7 +113,7 @@ impl<R: Rows> Turn<'_, R> {
         at: Timestamp,
     ) -> Result<(), R::Error> {
         let cluster = &mut self.changes.cluster;
-        if id.0 <= cluster.last_job {
+        if id.0 <= cluster.numbers.last_job {
             return Err(StoreError::corrupt(format!("{id} was given before")).into());
         }
         // Positions are counted with numbers that a checked shape cannot overflow.
@@ -128,7 +128,7 @@ impl<R: Rows> Turn<'_, R> {
                 return Err(StoreError::corrupt(what).into());
             }
         }
-        cluster.last_job = id.0;
+        cluster.numbers.last_job = id.0;
         cluster.counts.queued += shape.task_count();
         let row = JobRow::new(id, shape, at);
         self.changes.jobs.insert(id, JobChange { row, submit: Some(submit) });
@@ -141,7 +141,8 @@ impl<R: Rows> Turn<'_, R> {
             let what = format!("{attempt} was placed on unknown worker '{}'", hold.worker);
             return Err(StoreError::corrupt(what).into());
         }
-        self.step(attempt.task, Step::Placed { no: attempt.no, hold: hold.clone() })
+        let numbers = self.changes.cluster.numbers;
+        self.step(attempt.task, Step::Placed { no: attempt.no, numbers, hold: hold.clone() })
     }
 
     fn attempt_lost(

@@ -19,8 +19,7 @@ pub(crate) fn load<R: Rows>(rows: &mut R) -> Result<Snapshot, R::Error> {
     let workers = rows.workers()?;
     let jobs = open_jobs(rows)?;
     let mut snapshot = Snapshot {
-        last_job: cluster.last_job,
-        last_session: cluster.last_session,
+        numbers: cluster.numbers,
         workers: workers.into_iter().map(|worker| (worker.id.clone(), worker)).collect(),
         jobs,
     };

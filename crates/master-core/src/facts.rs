@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, EndedCounts, Event, Hold, JobId, JobRecord, LiveState, LiveTask, LossCause, Queued,
-    RequestId, Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, WorkerId, WorkerRecord,
+    AttemptId, EndedCounts, Event, Hold, JobId, JobRecord, LiveState, LiveTask, LossCause, Numbers,
+    Queued, RequestId, Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, WorkerId,
+    WorkerRecord,
 };
 use thiserror::Error;
 
@@ -61,8 +62,7 @@ impl WorkerFacts {
 /// The durable state, with its indexes.
 #[derive(Debug, Default)]
 pub struct Facts {
-    pub(crate) last_job: u64,
-    pub(crate) last_session: u64,
+    pub(crate) numbers: Numbers,
     pub(crate) jobs: BTreeMap<JobId, JobRecord>,
     pub(crate) workers: BTreeMap<WorkerId, WorkerFacts>,
     pub(crate) requests: BTreeMap<RequestId, JobId>,
@@ -74,13 +74,9 @@ pub struct Facts {
 impl Facts {
     /// The state that a store loaded, checked, with its indexes made anew.
     pub fn restore(snapshot: Snapshot) -> Result<Self, RestoreError> {
-        let mut facts = Self {
-            last_job: snapshot.last_job,
-            last_session: snapshot.last_session,
-            ..Self::default()
-        };
+        let mut facts = Self { numbers: snapshot.numbers, ..Self::default() };
         for (id, record) in snapshot.workers {
-            if record.session.0 > facts.last_session {
+            if record.session.0 > facts.numbers.last_session {
                 return Err(RestoreError::Number(record.session.to_string()));
             }
             facts.workers.insert(id, WorkerFacts::new(record));
@@ -92,7 +88,7 @@ impl Facts {
     }
 
     fn restore_job(&mut self, id: JobId, mut job: JobRecord) -> Result<(), RestoreError> {
-        if id.0 > self.last_job {
+        if id.0 > self.numbers.last_job {
             return Err(RestoreError::Number(id.to_string()));
         }
         let (first, last) = job.shape.span();
@@ -124,8 +120,7 @@ impl Facts {
     pub fn snapshot(&self) -> Snapshot {
         let workers = self.workers.iter();
         Snapshot {
-            last_job: self.last_job,
-            last_session: self.last_session,
+            numbers: self.numbers,
             workers: workers.map(|(id, worker)| (id.clone(), worker.record.clone())).collect(),
             jobs: self.jobs.clone(),
         }
@@ -137,8 +132,8 @@ impl Facts {
         match event {
             Event::WorkerRegistered { worker } => self.worker_registered(worker),
             Event::JobSubmitted { job, spec, shape, request, at } => {
-                assert!(job.0 > self.last_job, "{job} was given before");
-                self.last_job = job.0;
+                assert!(job.0 > self.numbers.last_job, "{job} was given before");
+                self.numbers.last_job = job.0;
                 let record = JobRecord {
                     id: *job,
                     spec: self.intern(Arc::clone(spec)),
@@ -201,8 +196,9 @@ impl Facts {
     }
 
     fn worker_registered(&mut self, record: &WorkerRecord) {
-        assert!(record.session.0 > self.last_session, "{} was given before", record.session);
-        self.last_session = record.session.0;
+        let last = &mut self.numbers.last_session;
+        assert!(record.session.0 > *last, "{} was given before", record.session);
+        *last = record.session.0;
         if let Some(worker) = self.workers.get_mut(&record.id) {
             worker.record = record.clone();
             worker.volumes = Arc::new(record.volumes.clone());
@@ -226,7 +222,9 @@ impl Facts {
         } else {
             let task = job.live.get_mut(&position).expect("only a queued task is placed");
             assert!(matches!(task.state, LiveState::Queued(_)), "{attempt} is held already");
-            assert_eq!(task.attempt, attempt.no, "{attempt} is not the next attempt");
+            let next = self.numbers.attempt_no(task.attempt);
+            assert_eq!(next, attempt.no, "{attempt} is not the next attempt");
+            task.attempt = attempt.no;
             task.state = LiveState::Assigned(hold.clone());
         }
         let needs = job.spec.needs;

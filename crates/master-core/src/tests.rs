@@ -10,5 +10,6 @@ mod explaining;
 mod fencing;
 mod leasing;
 mod placing;
+mod restoring;
 mod retrying;
 mod submitting;

@@ -186,6 +186,19 @@ impl FromStr for WorkerId {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Session(pub u64);
 
+impl Session {
+    /// Which history of the cluster it belongs to: a restore from a backup begins a new one, with
+    /// a higher number, and everything that was given before it is stale.
+    pub const fn epoch(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// The number behind which the sessions of an epoch begin.
+    pub(crate) const fn before_epoch(epoch: u32) -> Self {
+        Self((epoch as u64) << 32)
+    }
+}
+
 impl fmt::Display for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "session {}", self.0)

@@ -8,6 +8,7 @@
 mod event;
 mod id;
 mod job;
+mod numbers;
 mod outcome;
 mod ranges;
 mod report;
@@ -20,6 +21,7 @@ mod worker;
 pub use event::{Event, Journal};
 pub use id::{AttemptId, AttemptNo, IdError, JobId, RequestId, Session, TaskId, WorkerId};
 pub use job::{ARRAY_INDEX_MAX, JobShape, ShapeError};
+pub use numbers::{ATTEMPTS_PER_SECOND_MAX, JOBS_PER_SECOND_MAX, Numbers};
 pub use outcome::{Cause, LossCause, Outcome};
 pub use ranges::Ranges;
 pub use report::{AttemptReport, ReportWhat, StopReason, Usage};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{
-    AttemptId, AttemptNo, JobId, JobShape, LossCause, Outcome, Ranges, RequestId, Session, TaskId,
-    TaskSpec, Timestamp, WorkerId, WorkerRecord,
+    AttemptId, AttemptNo, JobId, JobShape, LossCause, Numbers, Outcome, Ranges, RequestId, Session,
+    TaskId, TaskSpec, Timestamp, WorkerId, WorkerRecord,
 };
 
 /// Which worker holds an attempt, under which registration.
@@ -113,10 +113,8 @@ pub struct JobRecord {
 /// are not in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// The number of the last job that was made; 0 before the first.
-    pub last_job: u64,
-    /// The number of the last session that was given; 0 before the first.
-    pub last_session: u64,
+    /// The last numbers that were given.
+    pub numbers: Numbers,
     /// Every worker that ever registered.
     pub workers: BTreeMap<WorkerId, WorkerRecord>,
     /// Every job that has not ended.

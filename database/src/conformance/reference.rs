@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cloudai_model::{
     AttemptEnd, AttemptId, AttemptNo, Cause, Ended, EndedCounts, Event, Hold, JobId, JobRecord,
-    JobShape, LiveState, LiveTask, LossCause, Outcome, Queued, Ranges, RequestId, Session,
+    JobShape, LiveState, LiveTask, LossCause, Numbers, Outcome, Queued, Ranges, RequestId, Session,
     Snapshot, TaskId, TaskRecord, TaskSpec, TaskState, TaskStatus, Timestamp, WorkerId,
     WorkerRecord,
 };
@@ -15,8 +15,7 @@ use crate::{LostAttempt, StatusCounts, TaskQuery};
 
 #[derive(Default)]
 pub(super) struct Reference {
-    last_job: u64,
-    last_session: u64,
+    numbers: Numbers,
     pub(super) workers: BTreeMap<WorkerId, WorkerRecord>,
     jobs: BTreeMap<JobId, Job>,
 }
@@ -39,11 +38,11 @@ impl Reference {
     pub(super) fn apply(&mut self, event: &Event) {
         match event.clone() {
             Event::WorkerRegistered { worker } => {
-                self.last_session = worker.session.0;
+                self.numbers.last_session = worker.session.0;
                 self.workers.insert(worker.id.clone(), worker);
             }
             Event::JobSubmitted { job, spec, shape, request, at } => {
-                self.last_job = job.0;
+                self.numbers.last_job = job.0;
                 let task = Task { state: TaskState::Fresh, lost: Vec::new() };
                 let tasks = shape.positions().iter().map(|at| (at, task.clone())).collect();
                 self.jobs.insert(job, Job { spec, shape, request, submitted_at: at, tasks });
@@ -58,7 +57,9 @@ impl Reference {
                         failures: 0,
                         losses: 0,
                     },
-                    TaskState::Live(live) => LiveTask { state: LiveState::Assigned(hold), ..live },
+                    TaskState::Live(live) => {
+                        LiveTask { attempt: attempt.no, state: LiveState::Assigned(hold), ..live }
+                    }
                     TaskState::Ended(_) => panic!("{attempt} had ended"),
                 });
             }
@@ -133,11 +134,11 @@ impl Reference {
     }
 
     pub(super) fn next_job(&self) -> u64 {
-        self.last_job + 1
+        self.numbers.last_job + 1
     }
 
     pub(super) fn next_session(&self) -> Session {
-        Session(self.last_session + 1)
+        Session(self.numbers.last_session + 1)
     }
 
     pub(super) fn jobs(&self) -> Vec<JobId> {
@@ -154,12 +155,7 @@ impl Reference {
 
     pub(super) fn snapshot(&self) -> Snapshot {
         let open = self.jobs.iter().filter_map(|(id, job)| Some((*id, record(*id, job)?)));
-        Snapshot {
-            last_job: self.last_job,
-            last_session: self.last_session,
-            workers: self.workers.clone(),
-            jobs: open.collect(),
-        }
+        Snapshot { numbers: self.numbers, workers: self.workers.clone(), jobs: open.collect() }
     }
 
     pub(super) fn counts(&self, job: Option<JobId>) -> StatusCounts {

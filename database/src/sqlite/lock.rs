@@ -2,7 +2,7 @@
 //! it dies. The file stays; only the lock on it counts.
 
 use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::path::Path;
 
 use crate::StoreError;
@@ -12,26 +12,28 @@ const FILE_NAME: &str = "cloudai.lock";
 
 /// Held as long as this lives.
 #[derive(Debug)]
-pub(super) struct DirLock {
+pub struct DirLock {
     _file: File,
 }
 
 impl DirLock {
     /// Takes the directory, or tells who has it.
-    pub(super) fn take(dir: &Path) -> Result<Self, StoreError> {
+    pub fn take(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE_NAME);
         let io = |doing| {
             let path = path.clone();
             move |source| StoreError::Io { doing, path, source }
         };
         let mut options = File::options();
-        let mut file = options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io("open the lock file"))?;
+        let mut file =
+            options.read(true).write(true).create(true).truncate(false).open(&path).map_err(
+                |source| match source.kind() {
+                    ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                        StoreError::ReadOnly { path: path.clone() }
+                    }
+                    _ => io("open the lock file")(source),
+                },
+            )?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

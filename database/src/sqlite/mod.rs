@@ -4,7 +4,10 @@
 //! It must never be opened by two masters (`lock.rs`), never lose what a commit answered, and
 //! never repair what it does not understand. Read next: `schema.sql`, then `write.rs`.
 
+mod backup;
 mod codec;
+#[cfg(test)]
+mod faults;
 mod lock;
 mod open;
 mod read;
@@ -19,7 +22,8 @@ use std::path::{Path, PathBuf};
 use cloudai_model::{Event, JobId, JobShape, Journal, RequestId, Snapshot, TaskId, TaskRecord};
 use rusqlite::Connection;
 
-use self::lock::DirLock;
+pub use self::backup::{StoreCopy, copy_store};
+pub use self::lock::DirLock;
 use self::tx::{Fault, Known, Tx, transaction};
 use crate::rows::Rows;
 use crate::{
@@ -126,8 +130,10 @@ impl Store for SqliteStore {
 
 impl Drop for SqliteStore {
     fn drop(&mut self) {
-        // Only tidiness: the log is as durable as the file, and is read at the next start.
-        let _ = self.writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)");
+        // A close that does not come about loses nothing: the log is as durable as the file, and
+        // is read at the next start.
+        let _ = open::mark_in_use(&self.writer.connection, false)
+            .and_then(|()| self.writer.connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)"));
     }
 }
 

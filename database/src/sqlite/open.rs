@@ -1,9 +1,10 @@
 //! Opening the file: refuse what is not ours, what is newer and what is damaged before anything is
 //! changed, then bring an older one up to date.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::tx::Fault;
@@ -21,7 +22,7 @@ const APPLICATION_ID: i32 = 0x434c_4149;
 const CHECKED_BYTES_MAX: u64 = 1 << 30;
 
 /// How long a connection waits for another program that looks into the file.
-const BUSY_WAIT: Duration = Duration::from_secs(5);
+pub(super) const BUSY_WAIT: Duration = Duration::from_secs(5);
 
 /// Pages that the writer keeps in memory, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 << 10;
@@ -45,11 +46,46 @@ pub(super) fn open_writer(dir: &Path, path: &Path) -> Result<Connection, StoreEr
     .map_err(|error| named(error.into()))?;
     connection.busy_timeout(BUSY_WAIT).map_err(|error| named(error.into()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    // Before the first look, which makes one.
+    let log_bytes = std::fs::metadata(log_path(path)).map_or(0, |log| log.len());
+    // Looking must not move the log into the file: a refusal leaves everything as it was.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map_err(|error| named(error.into()))?;
     let version = check_version(&connection, dir, path)?;
     check_pages(&connection, path)?;
-    prepare(&connection).map_err(|error| named(error.into()))?;
-    migrate(&mut connection, version).map_err(|error| named(error.into()))?;
+    let is_in_use = version > 0 && is_in_use(&connection).map_err(|error| named(error.into()))?;
+    if is_in_use && log_bytes == 0 {
+        return Err(StoreError::LogMissing { path: path.to_owned() });
+    }
+    take_up(&mut connection, version).map_err(|error| named(error.into()))?;
     Ok(connection)
+}
+
+fn take_up(connection: &mut Connection, version: usize) -> rusqlite::Result<()> {
+    prepare(connection)?;
+    migrate(connection, version)?;
+    mark_in_use(connection, true)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
+    Ok(())
+}
+
+/// The write-ahead log of a file.
+fn log_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    name.into()
+}
+
+fn is_in_use(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row("SELECT in_use FROM cluster", [], |row| row.get(0))
+}
+
+/// Notes in the file itself, not only in its log, whether a log belongs to it: a file without the
+/// log that holds its last commits looks whole and is not.
+pub(super) fn mark_in_use(connection: &Connection, in_use: bool) -> rusqlite::Result<()> {
+    connection.execute("UPDATE cluster SET in_use = ?", [in_use])?;
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
 }
 
 /// A connection that only looks.
@@ -66,7 +102,11 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 }
 
 /// The version in the file; 0 when it is new.
-fn check_version(connection: &Connection, dir: &Path, path: &Path) -> Result<usize, StoreError> {
+pub(super) fn check_version(
+    connection: &Connection,
+    dir: &Path,
+    path: &Path,
+) -> Result<usize, StoreError> {
     let number = |sql: &str| {
         connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))

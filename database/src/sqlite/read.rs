@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptNo, JobId, JobShape, LiveTask, RequestId, Resources, Session, TaskSpec, TaskState,
-    WorkerId, WorkerRecord,
+    AttemptNo, JobId, JobShape, LiveTask, Numbers, RequestId, Resources, Session, TaskSpec,
+    TaskState, WorkerId, WorkerRecord,
 };
 use rusqlite::{OptionalExtension, Params, Row};
 
@@ -241,19 +241,22 @@ impl Rows for Tx<'_> {
     type Error = Fault;
 
     fn cluster(&mut self) -> Result<Cluster, Fault> {
-        let sql = "SELECT last_job, last_session, queued, assigned, running, succeeded, failed, \
-                   cancelled FROM cluster";
+        let sql = "SELECT last_job, last_session, attempt_floor, queued, assigned, running, \
+                   succeeded, failed, cancelled FROM cluster";
         let cluster = self.one(sql, [], |row| {
             Ok(Cluster {
-                last_job: count(row, 0)?,
-                last_session: count(row, 1)?,
+                numbers: Numbers {
+                    last_job: count(row, 0)?,
+                    last_session: count(row, 1)?,
+                    attempt_floor: row.get(2)?,
+                },
                 counts: StatusCounts {
-                    queued: count(row, 2)?,
-                    assigned: count(row, 3)?,
-                    running: count(row, 4)?,
-                    succeeded: count(row, 5)?,
-                    failed: count(row, 6)?,
-                    cancelled: count(row, 7)?,
+                    queued: count(row, 3)?,
+                    assigned: count(row, 4)?,
+                    running: count(row, 5)?,
+                    succeeded: count(row, 6)?,
+                    failed: count(row, 7)?,
+                    cancelled: count(row, 8)?,
                 },
             })
         })?;

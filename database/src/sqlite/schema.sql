@@ -6,6 +6,8 @@ CREATE TABLE cluster (
     id           INTEGER PRIMARY KEY CHECK (id = 1),
     last_job     INTEGER NOT NULL,
     last_session INTEGER NOT NULL,
+    attempt_floor INTEGER NOT NULL, -- no attempt is given a number up to it any more
+    in_use       INTEGER NOT NULL, -- 1 until a clean close: the write-ahead log belongs to it
     queued       INTEGER NOT NULL,
     assigned     INTEGER NOT NULL,
     running      INTEGER NOT NULL,
@@ -13,7 +15,7 @@ CREATE TABLE cluster (
     failed       INTEGER NOT NULL,
     cancelled    INTEGER NOT NULL
 ) STRICT;
-INSERT INTO cluster VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0);
+INSERT INTO cluster VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 
 CREATE TABLE worker (
     no            INTEGER PRIMARY KEY,

@@ -27,7 +27,7 @@ impl Backend for Dir {
 
 conformance!(Dir);
 
-fn submitted(job: u64, image: &str, shape: JobShape) -> Event {
+pub(super) fn submitted(job: u64, image: &str, shape: JobShape) -> Event {
     Event::JobSubmitted {
         job: JobId(job),
         spec: TaskSpec::new(image, TaskSpec::DEFAULT_NEEDS).into(),
@@ -37,7 +37,7 @@ fn submitted(job: u64, image: &str, shape: JobShape) -> Event {
     }
 }
 
-fn registered() -> Event {
+pub(super) fn registered() -> Event {
     Event::WorkerRegistered {
         worker: WorkerRecord {
             id: WorkerId::new("w1").unwrap(),
@@ -52,11 +52,11 @@ fn registered() -> Event {
     }
 }
 
-fn query(dir: &Path, sql: &str) -> i64 {
+pub(super) fn query(dir: &Path, sql: &str) -> i64 {
     Connection::open(dir.join(FILE_NAME)).unwrap().query_row(sql, [], |row| row.get(0)).unwrap()
 }
 
-fn refusal(dir: &Path) -> StoreError {
+pub(super) fn refusal(dir: &Path) -> StoreError {
     SqliteStore::open(dir).map(|store| store.describe()).unwrap_err()
 }
 
@@ -81,7 +81,7 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = fs::read(&path).unwrap();
     let text = refusal(dir.path()).to_string();
-    assert!(text.contains("newer CloudAI (store version 99, this binary knows 1)"), "{text}");
+    assert!(text.contains("made by a newer CloudAI (schema 99, this one knows 1)"), "{text}");
     assert_eq!(fs::read(&path).unwrap(), before);
 }
 
@@ -114,7 +114,7 @@ fn a_damaged_file_is_refused_with_what_to_do() {
         let error = refusal(dir.path());
         let text = error.to_string();
         assert!(matches!(error, StoreError::Damaged { .. }), "{text}");
-        assert!(text.contains("Restore it from a backup"), "{text}");
+        assert!(text.contains("cloudai restore BACKUP --data-dir NEW"), "{text}");
     }
     fs::write(&path, whole).unwrap();
     assert_eq!(SqliteStore::open(dir.path()).unwrap().load().unwrap().jobs.len(), 1_999);
@@ -162,7 +162,7 @@ fn a_full_disk_refuses_the_batch_and_is_got_over() {
         let error = store.commit(&events).unwrap_err();
         assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
         assert!(error.to_string().starts_with("storage full"), "{error}");
-        assert_eq!(store.load().unwrap().last_job, 1);
+        assert_eq!(store.load().unwrap().numbers.last_job, 1);
     }
     store.writer.connection.pragma_update(None, "max_page_count", 1_000_000).unwrap();
     store.commit(&events).unwrap();

@@ -46,6 +46,7 @@ impl Fault {
         let path = path.to_owned();
         match error.sqlite_error_code() {
             _ if full.contains(&code) => StoreError::Full { path },
+            Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { path },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 StoreError::Damaged { path, detail: error.to_string() }
             }

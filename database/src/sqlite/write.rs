@@ -237,13 +237,14 @@ impl Tx<'_> {
         )
     }
 
-    fn write_cluster(&mut self, cluster: &Cluster) -> Result<(), Fault> {
-        let sql = "UPDATE cluster SET last_job = ?, last_session = ?, queued = ?, assigned = ?, \
-                   running = ?, succeeded = ?, failed = ?, cancelled = ?";
+    pub(super) fn write_cluster(&mut self, cluster: &Cluster) -> Result<(), Fault> {
+        let sql = "UPDATE cluster SET last_job = ?, last_session = ?, attempt_floor = ?, \
+                   queued = ?, assigned = ?, running = ?, succeeded = ?, failed = ?, cancelled = ?";
         let counts = cluster.counts;
         let numbers = [
-            cluster.last_job,
-            cluster.last_session,
+            cluster.numbers.last_job,
+            cluster.numbers.last_session,
+            cluster.numbers.attempt_floor.into(),
             counts.queued,
             counts.assigned,
             counts.running,

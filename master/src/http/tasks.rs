@@ -95,7 +95,7 @@ async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure>
         spec: convert::spec_view(&record.spec),
         cancel_requested: is_cancel_requested(&record),
         attempts: convert::attempts(&record, &gone),
-        notes: notes(app, task, last).await?,
+        notes: notes(app, task, last, &gone).await?,
         files,
     })
 }
@@ -128,11 +128,16 @@ pub(super) async fn last_attempt(
 }
 
 /// The notes of the last attempts, in the order of their times.
-async fn notes(app: &Shared, task: TaskId, last: Option<AttemptNo>) -> Result<Vec<Note>, Failure> {
-    let last = last.map_or(0, |no| no.0);
+async fn notes(
+    app: &Shared,
+    task: TaskId,
+    last: Option<AttemptNo>,
+    gone: &[LostAttempt],
+) -> Result<Vec<Note>, Failure> {
+    let before = gone.iter().rev().map(|lost| lost.no).filter(|no| Some(*no) != last);
     let mut notes = Vec::new();
-    for no in (1..=last).rev().take(ATTEMPTS_WITH_NOTES_MAX) {
-        let path = app.files.notes_path(AttemptId { task, no: AttemptNo(no) });
+    for no in last.into_iter().chain(before).take(ATTEMPTS_WITH_NOTES_MAX) {
+        let path = app.files.notes_path(AttemptId { task, no });
         let records = log_reader::read_all(&path)
             .await
             .map_err(|error| Failure::internal("the notes cannot be read", &error))?;

@@ -15,6 +15,10 @@ use crate::steps::{finish, report};
 pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Answer {
     let known = core.facts.workers.get(&hello.id).map(|worker| worker.record.session);
     match (known, hello.session) {
+        // A restore came between: what it holds is looked at anew.
+        (Some(current), Some(_)) if current.epoch() < core.facts.numbers.epoch() => {
+            Answer::Rejected(Rejection::NotRegistered(hello.id))
+        }
         (Some(current), Some(claimed)) if current == claimed => {
             come_back(core, now, hello, current, batch);
             Answer::Welcome(current)
@@ -41,7 +45,7 @@ fn come_back(core: &mut Core, now: Now, hello: WorkerHello, session: Session, ba
 
 /// A new process: what the old one held and this one does not is gone.
 fn register(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Session {
-    let session = Session(core.facts.last_session + 1);
+    let session = Session(core.facts.numbers.last_session + 1);
     let record = WorkerRecord {
         id: hello.id.clone(),
         session,

@@ -36,7 +36,8 @@ fn next_attempt(core: &Core, placement: &Placement) -> Result<AttemptNo, String>
         return Err(format!("{task} is not waiting: it has ended or never was"));
     };
     if core.facts.queue.is_ready(job, position) {
-        return Ok(job.live.get(&position).map_or(AttemptNo::FIRST, |live| live.attempt));
+        let next = job.live.get(&position).map_or(AttemptNo::FIRST, |live| live.attempt);
+        return Ok(core.facts.numbers.attempt_no(next));
     }
     Err(match job.live.get(&position).and_then(|live| live.find_hold()) {
         Some(hold) => format!("{task} is already on worker '{}'", hold.worker),

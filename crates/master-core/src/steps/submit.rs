@@ -13,7 +13,7 @@ pub(crate) fn submit(core: &mut Core, now: Now, asked: Submission, batch: &mut B
     if let Err(rejection) = check(core, &asked) {
         return Answer::Rejected(rejection);
     }
-    let job = JobId(core.facts.last_job + 1);
+    let job = JobId(core.facts.numbers.last_job + 1);
     let Submission { spec, shape, request, known: _ } = asked;
     core.record(batch, Event::JobSubmitted { job, spec, shape, request, at: now.wall });
     core.plan_wanted = true;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use cloudai_model::{
     AttemptReport, Cause, Event, JobShape, Journal, LiveState, Monotonic, Now, Outcome, ReportWhat,
-    RequestId, Resources, Session, TaskId, TaskSpec, TaskStatus, Timestamp, WorkerId, WorkerKind,
+    RequestId, Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, Timestamp, WorkerId,
+    WorkerKind,
 };
 use cloudai_scheduler::{PolicyKind, Standing};
 
@@ -30,6 +31,8 @@ impl Journal for Tape {
 
 pub(super) struct World {
     pub(super) core: Core,
+    /// What there was before the tape.
+    base: Snapshot,
     pub(super) tape: Tape,
     pub(super) now_ms: u64,
     /// Each task's end, as the tape told it first.
@@ -43,9 +46,23 @@ impl World {
     }
 
     pub(super) fn with(settings: Settings) -> Self {
+        Self::of(Snapshot::default(), settings)
+    }
+
+    /// The world of a master that was started over this store.
+    pub(super) fn of(base: Snapshot, settings: Settings) -> Self {
         let now = Now { wall: Timestamp(1_000), mono: Monotonic(0) };
-        let core = Core::restore(Facts::default().snapshot(), settings, now).unwrap();
-        Self { core, tape: Tape::default(), now_ms: 0, ends: BTreeMap::new(), read: 0 }
+        let core = Core::restore(base.clone(), settings, now).unwrap();
+        Self { core, base, tape: Tape::default(), now_ms: 0, ends: BTreeMap::new(), read: 0 }
+    }
+
+    /// What the tape made of the base.
+    fn replayed(&self) -> Facts {
+        let mut facts = Facts::restore(self.base.clone()).unwrap();
+        for event in &self.tape.0 {
+            facts.apply(event);
+        }
+        facts
     }
 
     pub(super) fn now(&self) -> Now {
@@ -79,10 +96,7 @@ impl World {
     /// What must hold after every step.
     fn check(&mut self) {
         self.core.facts().assert_consistent();
-        let mut replayed = Facts::default();
-        for event in &self.tape.0 {
-            replayed.apply(event);
-        }
+        let replayed = self.replayed();
         assert_eq!(replayed.snapshot(), self.core.facts().snapshot(), "replay gives another state");
         for worker in self.core.facts().workers.values() {
             let sold = worker.allocated.find_lack(worker.record.capacity);
@@ -99,12 +113,8 @@ impl World {
 
     /// The master is killed and started again: only what the tape holds is left.
     pub(super) fn restart(&mut self) {
-        let mut facts = Facts::default();
-        for event in &self.tape.0 {
-            facts.apply(event);
-        }
-        let settings = self.core.settings;
-        self.core = Core::restore(facts.snapshot(), settings, self.now()).unwrap();
+        let snapshot = self.replayed().snapshot();
+        self.core = Core::restore(snapshot, self.core.settings, self.now()).unwrap();
     }
 
     pub(super) fn pass(&mut self, ms: u64) -> String {
