@@ -52,6 +52,8 @@ settings! {
     WORKER_MEMORY = "worker.memory", "CLOUDAI_WORKER_MEMORY";
     WORKER_STORAGE = "worker.storage", "CLOUDAI_WORKER_STORAGE";
     WORKER_VOLUMES = "worker.volumes", "CLOUDAI_WORKER_VOLUMES";
+    WORKER_LOG_BYTES_MAX = "worker.log_bytes_max", "CLOUDAI_LOG_BYTES_MAX";
+    WORKER_DISK_PERCENT_MAX = "worker.disk_percent_max", "CLOUDAI_DISK_PERCENT_MAX";
 }
 
 /// Where a value comes from.

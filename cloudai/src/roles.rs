@@ -13,6 +13,7 @@ use cloudai_cli::{
     UpSettings, WorkerSettings, exit, harmless, run_repl,
 };
 use cloudai_master::{Master, MasterConfig, PolicyKind};
+use cloudai_worker::disk::DiskLimits;
 use cloudai_worker::executor::docker::VolumeSource;
 use cloudai_worker::{ATTEMPTS_MAX_DEFAULT, CapacityOverride, ExecutorConfig, WorkerConfig};
 use tokio::runtime::Runtime;
@@ -189,6 +190,8 @@ fn worker_config(settings: &WorkerSettings) -> Result<WorkerConfig, Failure> {
             storage_bytes: settings.storage_bytes,
             gpu_milli: None,
         },
+        disk: DiskLimits::new(settings.log_bytes_max, settings.disk_percent_max)
+            .map_err(|error| Failure::usage(error.to_string()))?,
         attempts_max: ATTEMPTS_MAX_DEFAULT,
         once: settings.once,
     })

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use cloudai_model::WorkerId;
 use thiserror::Error;
 
+use crate::disk::DiskLimits;
 use crate::executor::docker::VolumeSource;
 
 /// Most attempts that a worker holds at once, unless its settings say otherwise.
@@ -32,6 +33,8 @@ pub struct WorkerConfig {
     pub volumes: BTreeMap<String, VolumeSource>,
     /// What is offered instead of what was measured.
     pub capacity: CapacityOverride,
+    /// How much of the disk it uses.
+    pub disk: DiskLimits,
     /// Most attempts that are held at once; see [`ATTEMPTS_MAX_DEFAULT`].
     pub attempts_max: usize,
     /// Whether to give up when the first registration fails, instead of trying again.

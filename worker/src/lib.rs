@@ -13,6 +13,7 @@
 mod clock;
 mod config;
 mod data_dir;
+pub mod disk;
 mod engine;
 pub mod executor;
 mod grpc;
@@ -74,6 +75,7 @@ pub async fn run(
         uplink: uplink::client(endpoint.connect_lazy()),
         session: AtomicU64::new(0),
         live: LiveRuns::default(),
+        log_bytes_max: config.disk.log_bytes_max(),
         tracker: TaskTracker::new(),
         closing: CancellationToken::new(),
     });

@@ -26,9 +26,6 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use self::disk::{Bounds, Disk};
 use self::read::{Extent, SpoolReader};
 
-/// Most bytes of disk that one attempt's log takes, head and tail together.
-pub const LOG_BYTES_MAX: u64 = 256 << 20;
-
 /// Output of a container that its log was given so far: kept, dropped, or refused by the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Copied {
@@ -61,9 +58,10 @@ pub struct LogSpool {
     extent: watch::Receiver<Extent>,
 }
 
-/// Both ends of a new log that will be kept at `path`, and beside it when it is long.
-pub fn open(path: PathBuf) -> (LogWriter, LogSpool) {
-    open_bounded(path, Bounds::of(LOG_BYTES_MAX))
+/// Both ends of a new log that will be kept at `path`, and beside it when it is long; never more
+/// than `bytes_max` on the disk.
+pub fn open(path: PathBuf, bytes_max: u64) -> (LogWriter, LogSpool) {
+    open_bounded(path, Bounds::of(bytes_max))
 }
 
 fn open_bounded(path: PathBuf, bounds: Bounds) -> (LogWriter, LogSpool) {
@@ -77,8 +75,8 @@ fn open_bounded(path: PathBuf, bounds: Bounds) -> (LogWriter, LogSpool) {
 /// given. A record that was cut short is cut off; a log that was finished is final at once and
 /// takes nothing more. Where there is no log, a new one begins. It reads what there is: to be
 /// called where blocking is allowed.
-pub fn reopen(path: PathBuf) -> io::Result<(LogWriter, LogSpool, Copied)> {
-    reopen_bounded(path, Bounds::of(LOG_BYTES_MAX))
+pub fn reopen(path: PathBuf, bytes_max: u64) -> io::Result<(LogWriter, LogSpool, Copied)> {
+    reopen_bounded(path, Bounds::of(bytes_max))
 }
 
 fn reopen_bounded(path: PathBuf, bounds: Bounds) -> io::Result<(LogWriter, LogSpool, Copied)> {

@@ -57,6 +57,8 @@ pub(crate) struct RunContext {
     /// The session that uploads name; 0 before the first.
     pub(crate) session: AtomicU64,
     pub(crate) live: LiveRuns,
+    /// Most bytes of disk that one log takes.
+    pub(crate) log_bytes_max: u64,
     /// Every run; closed when the process ends.
     pub(crate) tracker: TaskTracker,
     /// Cancelled when the process ends: what is not delivered by then stays undelivered.
@@ -138,7 +140,7 @@ pub(crate) fn prepare(
     session: Session,
     spec: Arc<TaskSpec>,
 ) -> Prepared {
-    let (log, spool) = logs::open(context.dirs.spool_path(attempt));
+    let (log, spool) = logs::open(context.dirs.spool_path(attempt), context.log_bytes_max);
     let (sender, progress) = mpsc::channel(PROGRESS_LEN_MAX);
     let (stop, stopped) = watch::channel(None);
     let run = LiveRun { stop, spool, grace_ms: spec.limits.grace_ms };

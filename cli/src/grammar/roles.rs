@@ -82,6 +82,14 @@ pub struct OfferArgs {
     /// Declare a volume that tasks may mount by its name [env: CLOUDAI_WORKER_VOLUMES]
     #[arg(long = "volume", value_name = "NAME=/PATH", help_heading = "Worker")]
     pub volumes: Vec<HostVolume>,
+    /// Keep at most so much of one task's log: its head and its end, 2MiB to 512MiB
+    /// [default: 256MiB] [env: CLOUDAI_LOG_BYTES_MAX]
+    #[arg(long, value_name = "SIZE", help_heading = "Worker")]
+    pub log_bytes_max: Option<ByteSize>,
+    /// Take no new work while the disk under the data directory is fuller [default: 95]
+    /// [env: CLOUDAI_DISK_PERCENT_MAX]
+    #[arg(long, value_name = "PERCENT", help_heading = "Worker")]
+    pub disk_percent_max: Option<u8>,
 }
 
 /// The settings of a worker.

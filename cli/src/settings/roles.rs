@@ -7,8 +7,8 @@ use std::str::FromStr;
 
 use super::{
     BIND, DATA_DIR, GRPC_PORT, HTTP_PORT, INSECURE, LOG_LEVEL, POLICY, Settings, WORKER_CPUS,
-    WORKER_EXECUTOR, WORKER_ID, WORKER_IP, WORKER_MASTER, WORKER_MEMORY, WORKER_PORT,
-    WORKER_STORAGE, WORKER_VOLUMES,
+    WORKER_DISK_PERCENT_MAX, WORKER_EXECUTOR, WORKER_ID, WORKER_IP, WORKER_LOG_BYTES_MAX,
+    WORKER_MASTER, WORKER_MEMORY, WORKER_PORT, WORKER_STORAGE, WORKER_VOLUMES,
 };
 use crate::failure::Failure;
 use crate::grammar::{HostVolume, MasterArgs, OfferArgs, UpArgs, WorkerArgs};
@@ -17,6 +17,8 @@ use crate::units::{ByteSize, Count};
 const GRPC_PORT_DEFAULT: u16 = 50051;
 const HTTP_PORT_DEFAULT: u16 = 8080;
 const WORKER_PORT_DEFAULT: u16 = 50052;
+const LOG_BYTES_MAX_DEFAULT: ByteSize = ByteSize(256 << 20);
+const DISK_PERCENT_MAX_DEFAULT: u8 = 95;
 
 /// When a master shows its prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +79,10 @@ pub struct WorkerSettings {
     pub storage_bytes: Option<u64>,
     /// Declared volumes.
     pub volumes: Vec<HostVolume>,
+    /// Most bytes of disk that one attempt's log takes.
+    pub log_bytes_max: u64,
+    /// How full the disk may be before no new work is taken, in percent.
+    pub disk_percent_max: u8,
     /// A filter for tracing.
     pub log_level: String,
 }
@@ -173,6 +179,12 @@ impl Settings {
             memory_bytes: self.find(WORKER_MEMORY, args.memory)?.map(|size: ByteSize| size.0),
             storage_bytes: self.find(WORKER_STORAGE, args.storage)?.map(|size: ByteSize| size.0),
             volumes: self.find(WORKER_VOLUMES, volumes)?.map_or_else(Vec::new, |list| list.0),
+            log_bytes_max: self
+                .pick(WORKER_LOG_BYTES_MAX, args.log_bytes_max, || LOG_BYTES_MAX_DEFAULT)?
+                .0,
+            disk_percent_max: self.pick(WORKER_DISK_PERCENT_MAX, args.disk_percent_max, || {
+                DISK_PERCENT_MAX_DEFAULT
+            })?,
             log_level: String::new(),
         })
     }

@@ -167,7 +167,7 @@ mod tests {
 
     async fn check(text: &str, stop: Option<StopRequest>, want: &str) {
         let dir = tempfile::tempdir().unwrap();
-        let (log, _spool) = crate::logs::open(dir.path().join("log"));
+        let (log, _spool) = crate::logs::open(dir.path().join("log"), 2 << 20);
         let (progress, mut progressed) = mpsc::channel(1);
         let (_stop, stop) = watch::channel(stop);
         let output_dir = dir.path().to_owned();

@@ -51,7 +51,7 @@ fn on_disk(dir: &Path) -> u64 {
 #[tokio::test]
 async fn a_log_has_no_file_before_its_first_byte() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, mut spool) = open(dir.path().join("log"));
+    let (mut writer, mut spool) = open(dir.path().join("log"), 2 << 20);
     writer.write(LogStream::Stdout, at(), b"").await;
     assert!(!spool.path().exists());
     writer.write(LogStream::Stdout, at(), b"out").await;
@@ -113,7 +113,7 @@ async fn a_log_never_takes_more_disk_than_its_bound_and_keeps_that_much() {
 async fn what_the_disk_refused_is_counted_and_marked() {
     let dir = tempfile::tempdir().unwrap();
     let place = dir.path().join("not-yet");
-    let (mut writer, spool) = open(place.join("log"));
+    let (mut writer, spool) = open(place.join("log"), 2 << 20);
     write(&mut writer, &["lost\n", "too"]).await;
     writer.write(LogStream::Stderr, at(), b"and this").await;
     std::fs::create_dir(&place).unwrap();
@@ -126,7 +126,7 @@ async fn what_the_disk_refused_is_counted_and_marked() {
 #[tokio::test]
 async fn what_the_disk_refused_to_the_end_is_told_nevertheless() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, mut spool) = open(dir.path().join("not-there").join("log"));
+    let (mut writer, mut spool) = open(dir.path().join("not-there").join("log"), 2 << 20);
     write(&mut writer, &["lost"]).await;
     assert_eq!(spool.wait_now_or_beyond(false, 0).await, LogLength::Open(0));
     writer.finish().await;
@@ -138,7 +138,7 @@ async fn what_the_disk_refused_to_the_end_is_told_nevertheless() {
 #[tokio::test]
 async fn a_write_that_is_given_up_is_written_nevertheless() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, spool) = open(dir.path().join("log"));
+    let (mut writer, spool) = open(dir.path().join("log"), 2 << 20);
     {
         let mut given_up = std::pin::pin!(writer.write(LogStream::Stdout, at(), b"one"));
         let polled = futures_util::poll!(&mut given_up);
@@ -169,7 +169,7 @@ async fn a_finished_log_is_final_when_it_is_reopened_and_takes_nothing_more() {
 #[tokio::test]
 async fn a_log_that_is_not_there_is_reopened_as_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, spool, copied) = reopen(dir.path().join("log")).unwrap();
+    let (mut writer, spool, copied) = reopen(dir.path().join("log"), 2 << 20).unwrap();
     assert_eq!(copied, Copied::default());
     write(&mut writer, &["first"]).await;
     assert_eq!(text(&spool).await, "Stdout first\n");
@@ -205,15 +205,22 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(prop_oneof![9 => write, 1 => kill], 0..60)
 }
 
-/// The file that was written last.
-fn newest(dir: &Path) -> Option<PathBuf> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.max_by_key(|path| path.metadata().unwrap().modified().unwrap())
+/// The file that is being written: the segment with the highest number, else the head.
+fn newest(path: &Path) -> PathBuf {
+    let segments = (0..tail::SEGMENTS).map(|slot| tail::slot_path(path, slot));
+    let numbered = segments.filter_map(|path| {
+        let bytes = std::fs::read(&path).ok()?;
+        Some((u64::from_le_bytes(bytes[8..16].try_into().unwrap()), path))
+    });
+    numbered.max().map_or_else(|| path.to_owned(), |(_, path)| path)
 }
 
-fn tear(dir: &Path, length: usize) {
+fn tear(path: &Path, length: usize) {
     use std::io::Write as _;
-    let Some(path) = newest(dir) else { return };
+    let path = newest(path);
+    if !path.exists() {
+        return;
+    }
     let mut record = Vec::new();
     encode(LogStream::Stdout, at(), &[b'x'; 40], &mut record);
     let mut file = std::fs::File::options().append(true).open(path).unwrap();
@@ -245,7 +252,7 @@ async fn check_steps(steps: Vec<Step>) {
             Step::Kill(torn) => {
                 std::mem::forget(writer);
                 if let Some(length) = torn {
-                    tear(dir.path(), length);
+                    tear(&path, length);
                 }
                 let length = spool.length();
                 let copied;

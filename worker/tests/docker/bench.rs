@@ -105,7 +105,7 @@ impl Run {
         let dir = tempfile::tempdir().unwrap();
         let output_dir = dir.path().join("output");
         std::fs::create_dir(&output_dir).unwrap();
-        let (log, _spool) = logs::open(dir.path().join("log"));
+        let (log, _spool) = logs::open(dir.path().join("log"), 256 << 20);
         let (sender, progress) = mpsc::channel(64);
         let (stop, stop_receiver) = watch::channel(None);
         let channels = RunChannels { progress: sender, log, stop: stop_receiver, output_dir };

@@ -19,6 +19,7 @@ use cloudai_model::{
 use cloudai_proto::cluster::master_worker_server::{MasterWorker, MasterWorkerServer};
 use cloudai_proto::cluster::*;
 use cloudai_proto::convert::{Change, Hello, Orders, Report, from_wire, to_wire};
+use cloudai_worker::disk::DiskLimits;
 use cloudai_worker::{CapacityOverride, ExecutorConfig, WorkerConfig, WorkerError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -203,6 +204,7 @@ pub fn config(master: &str, data_dir: PathBuf) -> WorkerConfig {
         executor: ExecutorConfig::Mock,
         volumes: std::collections::BTreeMap::new(),
         capacity: CapacityOverride { cpu_milli: Some(4000), ..CapacityOverride::default() },
+        disk: DiskLimits::default(),
         attempts_max: cloudai_worker::ATTEMPTS_MAX_DEFAULT,
         once: false,
     }
