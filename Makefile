@@ -1,6 +1,6 @@
 # The front door: each target is one line into cargo, xtask or a script.
 .DEFAULT_GOAL := help
-.PHONY: help setup proto master worker all sample-task run test lint bench clean install
+.PHONY: help setup proto master worker all sample-task run test lint bench chaos clean install
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -33,6 +33,9 @@ lint: ## Check format, clippy, generated code and the rules of the house
 
 bench: ## Measure: overhead over bare Docker, tasks per second, latency, restart
 	@scripts/with-docker.sh scripts/bench.sh
+
+chaos: ## Kill, stop and cut off a cluster under load, then judge (MINUTES=10 SEED=…)
+	@scripts/with-docker.sh scripts/chaos.sh "$(MINUTES)" "$(SEED)"
 
 install: ## Install cloudai, master-node and worker-node (PREFIX=/usr/local)
 	@scripts/install.sh

@@ -190,8 +190,13 @@ impl Cluster {
 
     /// The command of a worker of this cluster on a free port.
     pub fn worker_command(&self, id: &str, args: &[&str]) -> Command {
+        self.worker_command_via(&self.grpc_address(), id, args)
+    }
+
+    /// The command of a worker that reaches the master over another address, such as a proxy's.
+    pub fn worker_command_via(&self, master: &str, id: &str, args: &[&str]) -> Command {
         let mut command = self.command(&["worker", "--id", id, "--port", "0", "--data-dir"]);
-        command.arg(self.data_dir()).args(["--master", &self.grpc_address()]).args(args);
+        command.arg(self.data_dir()).args(["--master", master]).args(args);
         command
     }
 

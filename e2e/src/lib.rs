@@ -9,11 +9,15 @@
 //! Read next: `cluster.rs` (a master with its workers), `process.rs` (a process and what it says).
 
 mod binary;
+pub mod chaos;
 mod cluster;
 pub mod crash;
 pub mod engine;
 pub mod fake_engine;
+pub mod history;
+pub mod judge;
 mod process;
+pub mod proxy;
 mod terminal;
 mod watch;
 mod web;
@@ -23,7 +27,7 @@ pub use cluster::{Cluster, Console, Worker};
 pub use engine::{BUSYBOX, SAMPLE};
 pub use process::{Mark, Process};
 pub use watch::{Life, Watch};
-pub use web::Answer;
+pub use web::{Answer, Api};
 
 use std::time::{Duration, Instant};
 

@@ -220,6 +220,16 @@ impl Process {
         self.signal(Signal::TERM);
     }
 
+    /// Sends SIGSTOP: it stands still, as on a machine that is put to sleep.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Sends SIGCONT.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).expect("the process is there");
     }

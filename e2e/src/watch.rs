@@ -22,6 +22,10 @@ pub struct Life {
     pub worker: String,
     /// How often it was started.
     pub starts: usize,
+    /// When it started first, in nanoseconds since 1970.
+    pub started_at: Option<u64>,
+    /// When it ended last.
+    pub ended_at: Option<u64>,
     /// The signals that it was sent.
     pub signals: Vec<String>,
     /// How it ended, each time.
@@ -68,10 +72,17 @@ fn take(event: &Value, folder: &str, lives: &mut BTreeMap<String, Life>) {
         }
         (Some("container"), Some(action)) => {
             let Some(life) = lives.get_mut(id) else { return };
+            let at = event["timeNano"].as_u64();
             match action {
-                "start" => life.starts += 1,
+                "start" => {
+                    life.starts += 1;
+                    life.started_at = life.started_at.or(at);
+                }
                 "kill" => life.signals.push(text("signal").to_owned()),
-                "die" => life.exit_codes.extend(text("exitCode").parse::<i64>()),
+                "die" => {
+                    life.exit_codes.extend(text("exitCode").parse::<i64>());
+                    life.ended_at = at;
+                }
                 "destroy" => life.is_gone = true,
                 _ => {}
             }
@@ -98,7 +109,8 @@ mod tests {
     use super::*;
 
     fn event(kind: &str, action: &str, id: &str, attributes: &Value) -> Value {
-        json!({"Type": kind, "Action": action, "Actor": {"ID": id, "Attributes": attributes}})
+        let actor = json!({"ID": id, "Attributes": attributes});
+        json!({"Type": kind, "Action": action, "Actor": actor, "timeNano": 7})
     }
 
     #[test]
@@ -127,6 +139,8 @@ mod tests {
             attempt: "task-1-a1".into(),
             worker: "w".into(),
             starts: 1,
+            started_at: Some(7),
+            ended_at: Some(7),
             signals: vec!["15".into()],
             exit_codes: vec![143],
             is_gone: true,

@@ -28,8 +28,38 @@ impl Answer {
 }
 
 fn agent() -> ureq::Agent {
+    agent_with(TIMEOUT)
+}
+
+fn agent_with(timeout: Duration) -> ureq::Agent {
     let config = ureq::Agent::config_builder().http_status_as_error(false);
-    config.timeout_global(Some(TIMEOUT)).build().into()
+    config.timeout_global(Some(timeout)).build().into()
+}
+
+/// A client that gives up soon, so that a master that stands still is no wall for it.
+pub struct Api {
+    agent: ureq::Agent,
+    base: String,
+}
+
+impl Api {
+    /// A client of the master that listens there.
+    pub fn new(http_address: &str, timeout: Duration) -> Self {
+        let base = format!("http://{http_address}/api/v1");
+        Self { agent: agent_with(timeout), base }
+    }
+
+    /// `GET`; `None` when there is no whole answer in time.
+    pub fn get(&self, path: &str) -> Option<Answer> {
+        self.agent.get(format!("{}{path}", self.base)).call().ok().and_then(answer)
+    }
+
+    /// `POST`; `None` when there is no whole answer in time.
+    pub fn post(&self, path: &str, body: &Value) -> Option<Answer> {
+        let request = self.agent.post(format!("{}{path}", self.base));
+        let sent = request.content_type("application/json").send(body.to_string().as_bytes());
+        sent.ok().and_then(answer)
+    }
 }
 
 /// `GET`; `None` when nobody answers.

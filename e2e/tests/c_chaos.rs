@@ -1,0 +1,29 @@
+//! A cluster under load and chance faults; a judge who knows the promises. `make chaos` runs the
+//! same for longer, and with a seed that is given.
+#![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
+
+use std::time::{Duration, SystemTime};
+
+use cloudai_e2e::chaos::{Plan, run};
+
+/// How long faults happen in a run that is told nothing else.
+const SECONDS: u64 = 60;
+
+/// A number that the environment gives, or none.
+fn number(variable: &str) -> Option<u64> {
+    let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "the seed of a run belongs to its output")]
+fn c_chaos_every_promise_is_kept() {
+    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let seed = number("CLOUDAI_CHAOS_SEED").unwrap_or(since.as_micros() as u64);
+    let seconds = number("CLOUDAI_CHAOS_MINUTES").map_or(SECONDS, |minutes| minutes * 60);
+    eprintln!("chaos: CLOUDAI_CHAOS_SEED={seed}");
+    let report = run(Plan { seed, length: Duration::from_secs(seconds), workers: 3 });
+    eprintln!("{report}");
+    assert!(report.broken.is_empty(), "{report}");
+    assert!(report.accepted > 0 && !report.faults.is_empty(), "nothing happened: {report}");
+}
