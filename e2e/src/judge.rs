@@ -300,7 +300,7 @@ mod tests {
         change(&mut history, &mut world);
         let broken = judge(&history, &world);
         let found = |want: &&str| broken.iter().any(|one| one.contains(*want));
-        assert!(want.iter().all(|want| found(want)), "{want:?} is not in {broken:#?}");
+        assert!(want.iter().all(found), "{want:?} is not in {broken:#?}");
         assert_eq!(broken.is_empty(), want.is_empty(), "{broken:#?}");
     }
 

@@ -1,8 +1,8 @@
 //! A network that a test can break: a TCP proxy between a process and what it connects to.
 //!
-//! A cut holds bytes back, as a broken cable does, whose bytes are sent again when it is mended: what
-//! was said during the cut arrives late, and nothing is lost within a connection. Breaking the
-//! connections is another fault: what was on its way is gone.
+//! A cut holds bytes back, as a broken cable does, whose bytes are sent again when it is mended:
+//! what was said during the cut arrives late, and nothing is lost within a connection. Breaking
+//! the connections is another fault: what was on its way is gone.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};

@@ -1,5 +1,5 @@
-//! What the clients do: single tasks, arrays, tasks that fail, that are tried again, that write long
-//! logs, that run until they are cancelled. Each says beforehand what it is meant to come to.
+//! What the clients do: single tasks, arrays, tasks that fail, that are tried again, that write
+//! long logs, that run until they are cancelled. Each says beforehand what it is meant to come to.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::history::{History, Told};
 use crate::judge::Meant;
 use crate::web::Api;
 
-/// The shortest that the specification of a task allows: what is lost is placed anew within the run.
+/// The shortest that a task may have: what is lost is placed anew within the run.
 const LEASE_MS: u64 = 15_000;
 /// How often a client asks again before it gives a submit up.
 const TRIES_MAX: usize = 20;

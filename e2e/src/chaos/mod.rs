@@ -1,9 +1,9 @@
 //! A cluster under load and under faults, and then the judge. The seed chooses the load and the
 //! faults; how they meet is chance, because processes, engine and network are real.
 //!
-//! First the faults: clients submit, cancel and look ([`load`]), while a nemesis kills, stops and cuts
-//! off ([`nemesis`]). Then everything is healed and every task must end. What is left is gathered
-//! ([`world`]) and judged with the history.
+//! First the faults: clients submit, cancel and look ([`load`]), while a nemesis kills, stops and
+//! cuts off ([`nemesis`]). Then everything is healed and every task must end. What is left is
+//! gathered ([`world`]) and judged with the history.
 
 mod load;
 mod nemesis;
@@ -33,8 +33,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const SLOTS: usize = 2;
 /// Pause between two looks at the workers.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// How long a healed cluster may need for what is still open: the longest lease, the longest backoff
-/// and the work itself.
+/// How long a healed cluster may need for what is still open: the longest lease, the longest
+/// backoff and the work itself.
 const HEAL_TIME_MAX: Duration = Duration::from_mins(4);
 
 /// What is to be done to a cluster.

@@ -1,6 +1,6 @@
-//! Does to a cluster what happens to clusters: processes are killed and stand still, networks are cut
-//! in one direction or both, slow, or lose their connections. At most one fault at a time for each
-//! process; those of different processes overlap as they like.
+//! Does to a cluster what happens to clusters: processes are killed and stand still, networks are
+//! cut in one direction or both, slow, or lose their connections. At most one fault at a time for
+//! each process; those of different processes overlap as they like.
 
 use std::collections::BTreeMap;
 use std::thread;
