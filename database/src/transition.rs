@@ -3,8 +3,8 @@
 //! names both sides.
 
 use cloudai_model::{
-    AttemptEnd, AttemptNo, Ended, Hold, LiveState, LiveTask, LossCause, Numbers, Outcome, Queued,
-    Session, TaskState, Timestamp,
+    AttemptEnd, AttemptNo, Ended, Hold, LiveState, LiveTask, LossCause, Numbers, Outcome, Session,
+    TaskState, Timestamp,
 };
 
 use crate::StoreError;
@@ -60,13 +60,7 @@ pub(crate) fn next(state: TaskState, step: Step) -> Result<TaskState, StoreError
         (TaskState::Fresh, Step::Placed { no, numbers, hold })
             if no == numbers.attempt_no(AttemptNo::FIRST) =>
         {
-            Ok(TaskState::Live(LiveTask {
-                attempt: no,
-                state: LiveState::Assigned(hold),
-                cancel_requested: false,
-                failures: 0,
-                losses: 0,
-            }))
+            Ok(TaskState::Live(LiveTask::placed(no, hold)))
         }
         (TaskState::Live(live), Step::Placed { no, numbers, hold })
             if no == numbers.attempt_no(live.attempt)
@@ -82,9 +76,15 @@ pub(crate) fn next(state: TaskState, step: Step) -> Result<TaskState, StoreError
     }
 }
 
-fn next_live(live: LiveTask, step: Step) -> Result<TaskState, StoreError> {
-    let LiveTask { attempt, state, cancel_requested, failures, losses } = live;
-    let live = |state| LiveTask { attempt, state, cancel_requested, failures, losses };
+fn next_live(mut live: LiveTask, step: Step) -> Result<TaskState, StoreError> {
+    if let (LiveState::Assigned(_) | LiveState::Running { .. }, Step::Lost { cause, at, .. }) =
+        (&live.state, &step)
+    {
+        live.lose(*cause, *at);
+        return Ok(TaskState::Live(live));
+    }
+    let LiveTask { attempt, state, cancel_requested, spent } = live;
+    let live = |state| LiveTask { attempt, state, cancel_requested, spent };
     Ok(TaskState::Live(match (state, step) {
         (LiveState::Assigned(hold), Step::Started { at: started_at, .. }) => {
             live(LiveState::Running { hold, started_at })
@@ -94,16 +94,6 @@ fn next_live(live: LiveTask, step: Step) -> Result<TaskState, StoreError> {
         }
         (LiveState::Running { hold, started_at }, Step::Adopted { session, .. }) => {
             live(LiveState::Running { hold: Hold { session, ..hold }, started_at })
-        }
-        (LiveState::Assigned(_) | LiveState::Running { .. }, Step::Lost { cause, at, .. }) => {
-            let failed = u32::from(matches!(cause, LossCause::Failed(_)));
-            LiveTask {
-                attempt: attempt.next(),
-                state: LiveState::Queued(Queued { lost: cause, lost_at: at }),
-                cancel_requested,
-                failures: failures.saturating_add(failed),
-                losses: losses.saturating_add(1 - failed),
-            }
         }
         (state, Step::CancelRequested) => LiveTask { cancel_requested: true, ..live(state) },
         (state, Step::Finished { outcome, finished_at, at, .. }) => {

@@ -57,6 +57,9 @@ pub struct SubmitArgs {
     /// Try a task that failed by itself so many times again [default: 0]
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub retries: Option<u32>,
+    /// Try a task whose worker was lost under it so many times again [default: 5]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub crashes_max: Option<u32>,
     /// The container's network [default: default]
     #[arg(long, value_name = "NETWORK")]
     pub network: Option<NetworkName>,
@@ -166,6 +169,7 @@ impl SubmitArgs {
             grace_ms: self.grace.map(|grace| grace.0),
             lease_ms: self.lease.map(|lease| lease.0),
             retries: self.retries,
+            crashes_max: self.crashes_max,
             network: self.network.map(|network| match network {
                 NetworkName::Default => Network::Default,
                 NetworkName::None => Network::None,

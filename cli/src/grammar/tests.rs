@@ -41,10 +41,10 @@ fn everything_behind_the_image_belongs_to_the_command() {
 #[test]
 fn every_flag_reaches_the_request() {
     let line = "cloudai submit -e A=1 -e B=x=y --cpus 1.5 -m 2GiB --storage 10GB --gpus 1 \
-                --pids-limit 64 --timeout 5m --grace 3s --lease 1m --retries 2 --network none \
+                --pids-limit 64 --timeout 5m --grace 3s --lease 1m --retries 2 --crashes-max 0 --network none \
                 -v data:/data:ro --pull always --worker w1 --user ada --task-type cpu-heavy \
                 --sla 1.5 --array 1-9%3 --request-id r1 -c 'date; ls' busybox";
-    insta::assert_snapshot!(request(line).unwrap(), @r#"{"request_id":"r1","image":"busybox","shell":"date; ls","env":{"A":"1","B":"x=y"},"cpus":1.5,"memory_bytes":2147483648,"storage_bytes":10000000000,"gpus":1.0,"pids":64,"timeout_ms":300000,"grace_ms":3000,"lease_ms":60000,"retries":2,"network":"none","volumes":[{"volume":"data","target":"/data","read_only":true}],"pull":"always","worker":"w1","user":"ada","task_type":"cpu-heavy","sla_multiplier":1.5,"array":{"first":1,"last":9,"at_once":3}}"#);
+    insta::assert_snapshot!(request(line).unwrap(), @r#"{"request_id":"r1","image":"busybox","shell":"date; ls","env":{"A":"1","B":"x=y"},"cpus":1.5,"memory_bytes":2147483648,"storage_bytes":10000000000,"gpus":1.0,"pids":64,"timeout_ms":300000,"grace_ms":3000,"lease_ms":60000,"retries":2,"crashes_max":0,"network":"none","volumes":[{"volume":"data","target":"/data","read_only":true}],"pull":"always","worker":"w1","user":"ada","task_type":"cpu-heavy","sla_multiplier":1.5,"array":{"first":1,"last":9,"at_once":3}}"#);
 }
 
 #[test]
@@ -129,11 +129,12 @@ fn the_help_of_run_shows_how_to_use_it() {
           --worker <ID>     Run on this worker and no other
 
     Limits:
-          --pids-limit <N>  Most processes in the container [default: 4096]
-          --timeout <TIME>  Stop an attempt that runs longer, for example 90s, 5m or 2h
-          --grace <TIME>    Time between SIGTERM and SIGKILL [default: 10s]
-          --lease <TIME>    How long an attempt goes on without word from the master [default: 30s]
-          --retries <N>     Try a task that failed by itself so many times again [default: 0]
+          --pids-limit <N>   Most processes in the container [default: 4096]
+          --timeout <TIME>   Stop an attempt that runs longer, for example 90s, 5m or 2h
+          --grace <TIME>     Time between SIGTERM and SIGKILL [default: 10s]
+          --lease <TIME>     How long an attempt goes on without word from the master [default: 30s]
+          --retries <N>      Try a task that failed by itself so many times again [default: 0]
+          --crashes-max <N>  Try a task whose worker was lost under it so many times again [default: 5]
 
     Global options:
           --master-url <URL>  The master to speak to [default: http://127.0.0.1:8080] [env: CLOUDAI_URL]

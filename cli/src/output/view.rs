@@ -198,12 +198,31 @@ pub fn show_task(task: &TaskDetail, now_ms: u64) -> String {
     push("Ran", ran(summary, now_ms).map(show_span));
     push("Time-out", task.spec.timeout_ms.map(show_span));
     push("Retries", Some(task.spec.retries.to_string()).filter(|retries| retries != "0"));
+    push("Crashes", crashes_text(task));
+    push("Infra", infra_text(task));
     let mut text = String::new();
     for (name, value) in lines {
         let _ = writeln!(text, "{:<11}{}", format!("{name}:"), harmless(&value));
     }
     text.push_str(&sections(task));
     text.trim_end().to_owned()
+}
+
+fn crashes_text(task: &TaskDetail) -> Option<String> {
+    let max = task.spec.crashes_max;
+    let words =
+        |crashes| format!("its worker was lost {} while it ran; {max} allowed", times(crashes));
+    Some(task.crashes).filter(|crashes| *crashes > 0).map(words)
+}
+
+fn infra_text(task: &TaskDetail) -> Option<String> {
+    let words =
+        |losses| format!("lost {} to an engine, a disk, or before it started", times(losses));
+    Some(task.infra_losses).filter(|losses| *losses > 0).map(words)
+}
+
+fn times(count: u32) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 fn status_text(task: &TaskDetail) -> String {

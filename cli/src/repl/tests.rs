@@ -337,7 +337,7 @@ fn monitor_shows_the_log_and_the_end() {
                 200,
                 r#"{"task":"task-7","status":"succeeded","image":"busybox","submitted_at_ms":1,
                 "spec":{"needs":{"cpus":1.0,"memory_bytes":1,"storage_bytes":1,"gpus":0.0},
-                "pids":1,"grace_ms":1,"lease_ms":1,"retries":0,"network":"default",
+                "pids":1,"grace_ms":1,"lease_ms":1,"retries":0,"crashes_max":5,"network":"default",
                 "pull":"missing","sla_multiplier":2.0}}"#,
             ),
         ],

@@ -52,6 +52,10 @@ pub struct SubmitRequest {
     /// How often a task that failed by itself is tried again; never when not given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<u32>,
+    /// How often it is tried again when its worker was lost while it ran, 0 to 1000; 5 times when
+    /// not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crashes_max: Option<u32>,
     /// The container's network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,

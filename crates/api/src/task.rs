@@ -251,6 +251,12 @@ pub struct TaskDetail {
     /// Whether a cancel was accepted for it that has not ended it yet.
     #[serde(default)]
     pub cancel_requested: bool,
+    /// How often its worker was lost while it ran; `crashes_max` of its spec bounds it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crashes: u32,
+    /// How often it was lost to an engine, a disk, or a worker before it started.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub infra_losses: u32,
     /// Its attempts, the first one first.
     #[serde(default)]
     pub attempts: Vec<AttemptView>,
@@ -260,6 +266,11 @@ pub struct TaskDetail {
     /// The files of /output that were uploaded.
     #[serde(default)]
     pub files: Vec<FileView>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a task runs, with every default filled in.
@@ -288,6 +299,8 @@ pub struct SpecView {
     pub lease_ms: u64,
     /// How often it is tried again after failing by itself.
     pub retries: u32,
+    /// How often it is tried again when its worker was lost while it ran.
+    pub crashes_max: u32,
     /// Its network.
     pub network: Network,
     /// Its volumes.
@@ -431,7 +444,7 @@ mod tests {
     fn a_detail_is_a_summary_with_more() {
         let text = r#"{"task":"task-1","status":"queued","image":"busybox","submitted_at_ms":1,
             "spec":{"needs":{"cpus":1.5,"memory_bytes":1,"storage_bytes":1,"gpus":0},"pids":1,
-            "grace_ms":1,"lease_ms":1,"retries":0,"network":"default","pull":"missing",
+            "grace_ms":1,"lease_ms":1,"retries":0,"crashes_max":5,"network":"default","pull":"missing",
             "sla_multiplier":2.0},"a_field_of_tomorrow":1}"#;
         let detail: TaskDetail = serde_json::from_str(text).unwrap();
         assert_eq!(detail.summary.task, "task-1");

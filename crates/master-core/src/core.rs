@@ -27,8 +27,9 @@ pub mod bounds {
     /// How long after a lease's end the master waits before it places the task again, in
     /// milliseconds: clocks differ, and a stop takes its time.
     pub const LEASE_MARGIN_MS: u64 = 3_000;
-    /// How often a task may lose its worker or its engine before that is its outcome.
-    pub const LOSSES_MAX: u32 = 16;
+    /// How often a task may be lost to engines, disks, or workers before it started, until that is
+    /// its outcome.
+    pub const INFRA_LOSSES_MAX: u32 = 16;
     /// Full reports in a row without a task that runs on a unary worker, until it counts as lost.
     pub const MISSED_REPORTS_MAX: u8 = 3;
     /// How long a worker that is heard may not name an attempt that it is given again with each

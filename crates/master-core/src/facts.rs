@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, EndedCounts, Event, Hold, JobId, JobRecord, LiveState, LiveTask, LossCause, Numbers,
-    Queued, RequestId, Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, WorkerId,
-    WorkerRecord,
+    AttemptId, EndedCounts, Event, Hold, JobId, JobRecord, LiveState, LiveTask, Numbers, RequestId,
+    Resources, Session, Snapshot, TaskId, TaskSpec, TaskStatus, WorkerId, WorkerRecord,
 };
 use thiserror::Error;
 
@@ -162,12 +161,7 @@ impl Facts {
             Event::AttemptLost { attempt, cause, at, message: _ } => {
                 self.let_go(*attempt);
                 let task = self.current(*attempt);
-                task.state = LiveState::Queued(Queued { lost: *cause, lost_at: *at });
-                task.attempt = task.attempt.next();
-                match cause {
-                    LossCause::Failed(_) => task.failures += 1,
-                    LossCause::WorkerLost | LossCause::Infra => task.losses += 1,
-                }
+                task.lose(*cause, *at);
                 let job = &self.jobs[&attempt.task.job];
                 self.queue.give_back(job, attempt.task.position());
             }
@@ -211,14 +205,7 @@ impl Facts {
         let position = attempt.task.position();
         let job = self.jobs.get_mut(&attempt.task.job).expect("only a live job is placed");
         if job.fresh.remove(position) {
-            let task = LiveTask {
-                attempt: attempt.no,
-                state: LiveState::Assigned(hold.clone()),
-                cancel_requested: false,
-                failures: 0,
-                losses: 0,
-            };
-            job.live.insert(position, task);
+            job.live.insert(position, LiveTask::placed(attempt.no, hold.clone()));
         } else {
             let task = job.live.get_mut(&position).expect("only a queued task is placed");
             assert!(matches!(task.state, LiveState::Queued(_)), "{attempt} is held already");

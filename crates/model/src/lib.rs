@@ -22,7 +22,7 @@ pub use event::{Event, Journal};
 pub use id::{AttemptId, AttemptNo, IdError, JobId, RequestId, Session, TaskId, WorkerId};
 pub use job::{ARRAY_INDEX_MAX, JobShape, ShapeError};
 pub use numbers::{ATTEMPTS_PER_SECOND_MAX, JOBS_PER_SECOND_MAX, Numbers};
-pub use outcome::{Cause, LossCause, Outcome};
+pub use outcome::{Budget, Cause, LossCause, Outcome, Spent};
 pub use ranges::Ranges;
 pub use report::{AttemptReport, ReportWhat, StopReason, Usage};
 pub use resources::{Lack, Resource, Resources};

@@ -13,7 +13,7 @@ pub enum Cause {
     Timeout,
     /// Its image could not be had.
     Image,
-    /// Its worker was lost, and so were the tries that losses allow.
+    /// Its worker was lost, and so were the tries that its job allows.
     WorkerLost,
     /// The worker's engine or disk failed, and so did the tries that such failures allow.
     Infra,
@@ -74,17 +74,96 @@ impl Outcome {
 /// Why an attempt went away without an outcome of its own; the task is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LossCause {
-    /// The worker's lease ended, or its process came back without the attempt.
+    /// The worker died or fell silent with it: the lease ended, or it came back without it.
     WorkerLost,
+    /// The worker stopped it and lived to tell: it shuts down in good order, it did not hear its
+    /// master for as long as the lease, or somebody stopped the container there.
+    WorkerStopped,
     /// The engine or the disk of the worker failed.
     Infra,
     /// The task itself failed and its user allowed another try.
     Failed(Cause),
 }
 
+/// How often a task may lose attempts is counted apart for each kind of loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Budget {
+    /// It failed by itself.
+    Retries,
+    /// Its worker died or fell silent while it ran: it may be what kills workers.
+    Crashes,
+    /// An engine, a disk, or a worker that was lost before the container started.
+    Infra,
+}
+
+impl LossCause {
+    /// What the loss counts against; `None` when nobody is to blame. `started` says whether the
+    /// attempt's container had started.
+    pub const fn budget(self, started: bool) -> Option<Budget> {
+        match self {
+            Self::Failed(_) => Some(Budget::Retries),
+            Self::WorkerLost if started => Some(Budget::Crashes),
+            Self::WorkerLost | Self::Infra => Some(Budget::Infra),
+            Self::WorkerStopped => None,
+        }
+    }
+}
+
+/// What a task has used of its budgets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Spent {
+    /// Of [`Budget::Retries`].
+    pub failures: u32,
+    /// Of [`Budget::Crashes`].
+    pub crashes: u32,
+    /// Of [`Budget::Infra`].
+    pub infra: u32,
+}
+
+impl Spent {
+    /// How much of one budget is used.
+    pub const fn of(self, budget: Budget) -> u32 {
+        match budget {
+            Budget::Retries => self.failures,
+            Budget::Crashes => self.crashes,
+            Budget::Infra => self.infra,
+        }
+    }
+
+    /// One more loss, counted against its budget, when it has one.
+    pub const fn count(&mut self, budget: Option<Budget>) {
+        let used = match budget {
+            None => return,
+            Some(Budget::Retries) => &mut self.failures,
+            Some(Budget::Crashes) => &mut self.crashes,
+            Some(Budget::Infra) => &mut self.infra,
+        };
+        *used = used.saturating_add(1);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_loss_counts_against_one_budget_or_none() {
+        let check = |cause: LossCause, started: bool, want: &str| {
+            let mut spent = Spent::default();
+            spent.count(cause.budget(started));
+            let Spent { failures, crashes, infra } = spent;
+            let got = format!("{failures} failures, {crashes} crashes, {infra} infra");
+            assert_eq!(got, want, "{cause:?}, started: {started}");
+        };
+        for started in [false, true] {
+            let failed = LossCause::Failed(Cause::Oom);
+            check(failed, started, "1 failures, 0 crashes, 0 infra");
+            check(LossCause::Infra, started, "0 failures, 0 crashes, 1 infra");
+            check(LossCause::WorkerStopped, started, "0 failures, 0 crashes, 0 infra");
+        }
+        check(LossCause::WorkerLost, true, "0 failures, 1 crashes, 0 infra");
+        check(LossCause::WorkerLost, false, "0 failures, 0 crashes, 1 infra");
+    }
 
     #[test]
     fn a_long_message_is_cut_at_its_bound_and_says_so() {

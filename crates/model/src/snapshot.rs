@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::{
-    AttemptId, AttemptNo, JobId, JobShape, LossCause, Numbers, Outcome, Ranges, RequestId, Session,
-    TaskId, TaskSpec, Timestamp, WorkerId, WorkerRecord,
+    AttemptId, AttemptNo, Budget, JobId, JobShape, LossCause, Numbers, Outcome, Ranges, RequestId,
+    Session, Spent, TaskId, TaskSpec, Timestamp, WorkerId, WorkerRecord,
 };
 
 /// Which worker holds an attempt, under which registration.
@@ -54,13 +54,33 @@ pub struct LiveTask {
     pub state: LiveState,
     /// Whether a cancel was accepted for it.
     pub cancel_requested: bool,
-    /// Attempts that the task itself failed; counts against the user's retries.
-    pub failures: u32,
-    /// Attempts lost to workers and engines; has its own budget.
-    pub losses: u32,
+    /// What it has used of its budgets.
+    pub spent: Spent,
 }
 
 impl LiveTask {
+    /// A task whose first attempt was placed.
+    pub fn placed(attempt: AttemptNo, hold: Hold) -> Self {
+        Self {
+            attempt,
+            state: LiveState::Assigned(hold),
+            cancel_requested: false,
+            spent: Spent::default(),
+        }
+    }
+
+    /// What it would count against to lose the current attempt now.
+    pub const fn budget_of(&self, cause: LossCause) -> Option<Budget> {
+        cause.budget(matches!(self.state, LiveState::Running { .. }))
+    }
+
+    /// The current attempt is gone; the next one waits.
+    pub fn lose(&mut self, cause: LossCause, at: Timestamp) {
+        self.spent.count(self.budget_of(cause));
+        self.state = LiveState::Queued(Queued { lost: cause, lost_at: at });
+        self.attempt = self.attempt.next();
+    }
+
     /// The worker that holds the current attempt.
     pub const fn find_hold(&self) -> Option<&Hold> {
         match &self.state {

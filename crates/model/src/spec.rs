@@ -41,6 +41,8 @@ pub mod limits {
     pub const LEASE_MS_MAX: u64 = 7 * 24 * 3600 * 1000;
     /// Most retries of a failing task.
     pub const RETRIES_MAX: u32 = 1_000;
+    /// Most tries again of a task whose worker was lost while it ran.
+    pub const CRASHES_MAX: u32 = 1_000;
 }
 
 /// What runs in the container.
@@ -112,11 +114,14 @@ pub struct RetryPolicy {
     pub lease_ms: u64,
     /// How often a task that failed by itself is tried again.
     pub retries_max: u32,
+    /// How often a task is tried again whose worker was lost while it ran: it may be what kills
+    /// workers.
+    pub crashes_max: u32,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { lease_ms: 30_000, retries_max: 0 }
+        Self { lease_ms: 30_000, retries_max: 0, crashes_max: 5 }
     }
 }
 
@@ -279,6 +284,8 @@ impl TaskSpec {
         }
         bounded("lease_ms", self.retry.lease_ms, limits::LEASE_MS_MIN, limits::LEASE_MS_MAX, "ms")?;
         bounded("retries", self.retry.retries_max.into(), 0, limits::RETRIES_MAX.into(), "")?;
+        let crashes_max = self.retry.crashes_max.into();
+        bounded("crashes_max", crashes_max, 0, limits::CRASHES_MAX.into(), "")?;
         bounded("sla_multiplier", self.origin.sla_milli.into(), 1500, 2500, "thousandths")
     }
 
@@ -419,6 +426,9 @@ mod tests {
         check(|spec| spec.limits.pids_max = 0, "pids: ");
         check(|spec| spec.limits.timeout_ms = Some(0), "timeout_ms: ");
         check(|spec| spec.retry.lease_ms = limits::LEASE_MS_MIN - 1, "lease_ms: ");
+        check(|spec| spec.retry.retries_max = limits::RETRIES_MAX + 1, "retries: 1001 is out");
+        check(|spec| spec.retry.crashes_max = limits::CRASHES_MAX, "ok");
+        check(|spec| spec.retry.crashes_max = limits::CRASHES_MAX + 1, "crashes_max: 1001 is out");
         check(|spec| spec.name = Some("a\nb".into()), "name: has a control character");
         check(|spec| drop(spec.env.insert("A=B".into(), String::new())), "env: 'A=B'");
         check(|spec| spec.origin.sla_milli = 1499, "sla_multiplier: ");

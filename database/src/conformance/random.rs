@@ -79,9 +79,10 @@ fn step(now: &Reference, record: &TaskRecord, kind: u8, c: u32, at: Timestamp) -
         }
         11 if held => Event::AttemptAdopted { attempt, session: now.next_session() },
         12 | 13 if held => {
-            let cause = match c % 4 {
+            let cause = match c % 5 {
                 0 => LossCause::WorkerLost,
                 1 => LossCause::Infra,
+                2 => LossCause::WorkerStopped,
                 _ => LossCause::Failed(cause(c)),
             };
             Event::AttemptLost { attempt, cause, message: format!("m{c}"), at }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cloudai_model::{
     AttemptEnd, AttemptId, AttemptNo, Cause, Ended, EndedCounts, Event, Hold, JobId, JobRecord,
     JobShape, LiveState, LiveTask, LossCause, Numbers, Outcome, Queued, Ranges, RequestId, Session,
-    Snapshot, TaskId, TaskRecord, TaskSpec, TaskState, TaskStatus, Timestamp, WorkerId,
+    Snapshot, Spent, TaskId, TaskRecord, TaskSpec, TaskState, TaskStatus, Timestamp, WorkerId,
     WorkerRecord,
 };
 
@@ -54,8 +54,7 @@ impl Reference {
                         attempt: attempt.no,
                         state: LiveState::Assigned(hold),
                         cancel_requested: false,
-                        failures: 0,
-                        losses: 0,
+                        spent: Spent::default(),
                     },
                     TaskState::Live(live) => {
                         LiveTask { attempt: attempt.no, state: LiveState::Assigned(hold), ..live }
@@ -109,10 +108,11 @@ impl Reference {
         let started_at = started_at(live);
         live.attempt = AttemptNo(live.attempt.0 + 1);
         live.state = LiveState::Queued(Queued { lost: cause, lost_at: at });
-        if matches!(cause, LossCause::Failed(_)) {
-            live.failures += 1;
-        } else {
-            live.losses += 1;
+        match cause {
+            LossCause::Failed(_) => live.spent.failures += 1,
+            LossCause::WorkerLost if started_at.is_some() => live.spent.crashes += 1,
+            LossCause::WorkerLost | LossCause::Infra => live.spent.infra += 1,
+            LossCause::WorkerStopped => {}
         }
         let lost = LostAttempt { no: id.no, cause, message, hold, started_at, lost_at: at };
         self.task(id.task).lost.push(lost);

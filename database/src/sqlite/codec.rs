@@ -3,7 +3,7 @@
 
 use cloudai_model::{
     AttemptEnd, AttemptNo, Cause, Ended, Hold, LiveState, LiveTask, LossCause, Outcome, Queued,
-    Session, TaskState, TaskStatus, Timestamp, WorkerId, WorkerKind,
+    Session, Spent, TaskState, TaskStatus, Timestamp, WorkerId, WorkerKind,
 };
 use rusqlite::Row;
 
@@ -17,8 +17,7 @@ pub(super) struct TaskColumns {
     pub(super) hold: HoldColumns,
     pub(super) started_at: Option<i64>,
     pub(super) cancel_requested: bool,
-    pub(super) failures: u32,
-    pub(super) losses: u32,
+    pub(super) spent: Spent,
     pub(super) cause: CauseColumns,
     pub(super) lost_at: Option<i64>,
     pub(super) message: Option<String>,
@@ -95,6 +94,7 @@ impl CauseColumns {
         match cause {
             LossCause::WorkerLost => Self { lost: Some(1), ..Self::default() },
             LossCause::Infra => Self { lost: Some(2), ..Self::default() },
+            LossCause::WorkerStopped => Self { lost: Some(4), ..Self::default() },
             LossCause::Failed(cause) => Self { lost: Some(3), ..Self::of_cause(cause) },
         }
     }
@@ -122,6 +122,7 @@ impl CauseColumns {
             Some(1) => Ok(LossCause::WorkerLost),
             Some(2) => Ok(LossCause::Infra),
             Some(3) => Ok(LossCause::Failed(self.to_cause()?)),
+            Some(4) => Ok(LossCause::WorkerStopped),
             other => Err(StoreError::corrupt(format!("{other:?} is no cause of a loss"))),
         }
     }
@@ -189,8 +190,7 @@ impl TaskColumns {
             hold,
             started_at,
             cancel_requested: live.cancel_requested,
-            failures: live.failures,
-            losses: live.losses,
+            spent: live.spent,
             cause: queued.map(|queued| CauseColumns::of_loss(queued.lost)).unwrap_or_default(),
             lost_at: queued.map(|queued| time(queued.lost_at)),
             message: None,
@@ -215,8 +215,7 @@ impl TaskColumns {
             },
             started_at: by.and_then(|by| by.started_at).map(time),
             cancel_requested: false,
-            failures: 0,
-            losses: 0,
+            spent: Spent::default(),
             cause: CauseColumns::of_cause(ended.outcome.cause),
             lost_at: None,
             message: (!message.is_empty()).then(|| message.clone()),
@@ -225,7 +224,7 @@ impl TaskColumns {
         })
     }
 
-    /// From sixteen columns that begin at `at`.
+    /// From seventeen columns that begin at `at`.
     pub(super) fn read(row: &Row<'_>, at: usize) -> rusqlite::Result<Self> {
         Ok(Self {
             state: row.get(at)?,
@@ -233,13 +232,16 @@ impl TaskColumns {
             hold: HoldColumns::read(row, at + 2)?,
             started_at: row.get(at + 5)?,
             cancel_requested: row.get(at + 6)?,
-            failures: row.get(at + 7)?,
-            losses: row.get(at + 8)?,
-            cause: CauseColumns::read(row, at + 9)?,
-            lost_at: row.get(at + 12)?,
-            message: row.get(at + 13)?,
-            finished_at: row.get(at + 14)?,
-            ended_at: row.get(at + 15)?,
+            spent: Spent {
+                failures: row.get(at + 7)?,
+                crashes: row.get(at + 8)?,
+                infra: row.get(at + 9)?,
+            },
+            cause: CauseColumns::read(row, at + 10)?,
+            lost_at: row.get(at + 13)?,
+            message: row.get(at + 14)?,
+            finished_at: row.get(at + 15)?,
+            ended_at: row.get(at + 16)?,
         })
     }
 
@@ -252,10 +254,9 @@ impl TaskColumns {
         let attempt = AttemptNo(self.attempt);
         let started_at = self.started_at.map(timestamp);
         let Some(ended_at) = self.ended_at.map(timestamp) else {
-            let (cancel_requested, failures, losses) =
-                (self.cancel_requested, self.failures, self.losses);
+            let (cancel_requested, spent) = (self.cancel_requested, self.spent);
             let state = self.to_live_state(hold, started_at)?;
-            let live = LiveTask { attempt, state, cancel_requested, failures, losses };
+            let live = LiveTask { attempt, state, cancel_requested, spent };
             return Ok(TaskState::Live(live));
         };
         let cause = self.cause.to_cause()?;

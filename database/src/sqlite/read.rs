@@ -28,8 +28,8 @@ macro_rules! task_sql {
     ($rest:literal) => {
         concat!(
             "SELECT job, position, state, attempt, worker, session, placed_at, started_at, ",
-            "cancel_requested, failures, losses, lost, cause, exit_code, lost_at, message, ",
-            "finished_at, ended_at FROM task ",
+            "cancel_requested, failures, crashes, infra, lost, cause, exit_code, lost_at, ",
+            "message, finished_at, ended_at FROM task ",
             $rest
         )
     };

@@ -74,7 +74,8 @@ CREATE TABLE task (
     started_at       INTEGER,
     cancel_requested INTEGER NOT NULL,
     failures         INTEGER NOT NULL,
-    losses           INTEGER NOT NULL,
+    crashes          INTEGER NOT NULL, -- its worker was lost while it ran
+    infra            INTEGER NOT NULL, -- lost to an engine, a disk, or before it started
     lost             INTEGER,          -- why the last attempt went away, while queued
     cause            INTEGER,
     exit_code        INTEGER,

@@ -31,6 +31,7 @@ struct SpecRow {
     name: Option<String>,
     lease_ms: u64,
     retries_max: u32,
+    crashes_max: u32,
     user: String,
     task_type: Option<String>,
     sla_milli: u32,
@@ -109,6 +110,7 @@ fn to_row(spec: &TaskSpec) -> SpecRow {
         name: spec.name.clone(),
         lease_ms: spec.retry.lease_ms,
         retries_max: spec.retry.retries_max,
+        crashes_max: spec.retry.crashes_max,
         user: spec.origin.user.clone(),
         task_type: spec.origin.task_type.map(|kind| kind.name().to_owned()),
         sla_milli: spec.origin.sla_milli,
@@ -162,7 +164,11 @@ fn from_row(row: SpecRow) -> Result<TaskSpec, String> {
         },
         target: target.map_err(|error| error.to_string())?,
         name: row.name,
-        retry: RetryPolicy { lease_ms: row.lease_ms, retries_max: row.retries_max },
+        retry: RetryPolicy {
+            lease_ms: row.lease_ms,
+            retries_max: row.retries_max,
+            crashes_max: row.crashes_max,
+        },
         origin: Origin { user: row.user, task_type, sla_milli: row.sla_milli },
     })
 }
@@ -185,7 +191,7 @@ mod tests {
         spec.pull = PullPolicy::Always;
         spec.target = Some(WorkerId::new("worker-1").unwrap());
         spec.name = Some("train".into());
-        spec.retry = RetryPolicy { lease_ms: 15_000, retries_max: 3 };
+        spec.retry = RetryPolicy { lease_ms: 15_000, retries_max: 3, crashes_max: 0 };
         let task_type = Some(TaskType::GpuTraining);
         spec.origin = Origin { user: "ada".into(), task_type, sla_milli: 1500 };
         assert_eq!(decode(&encode(&spec).unwrap()).unwrap(), spec);
@@ -205,7 +211,7 @@ mod tests {
                 r#""memory_bytes":536870912,"storage_bytes":1073741824,"gpu_milli":0,"#,
                 r#""pids_max":4096,"timeout_ms":null,"grace_ms":10000,"network":"default","#,
                 r#""mounts":[],"pull":"missing","target":null,"name":null,"lease_ms":30000,"#,
-                r#""retries_max":0,"user":"","task_type":null,"sla_milli":2000}"#
+                r#""retries_max":0,"crashes_max":5,"user":"","task_type":null,"sla_milli":2000}"#
             )
         );
     }

@@ -14,23 +14,23 @@ use crate::turn::{Changes, Submit, TaskChange};
 use crate::{LostAttempt, StoreError};
 
 const INSERT_TASK: &str = "INSERT INTO task (job, position, state, attempt, worker, session, \
-    placed_at, started_at, cancel_requested, failures, losses, lost, cause, exit_code, lost_at, \
-    message, finished_at, ended_at) \
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+    placed_at, started_at, cancel_requested, failures, crashes, infra, lost, cause, exit_code, \
+    lost_at, message, finished_at, ended_at) \
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Does not name `ended_at`, so that the index of live tasks is left alone.
 const UPDATE_LIVE_TASK: &str = "UPDATE task SET state = ?3, attempt = ?4, worker = ?5, \
     session = ?6, placed_at = ?7, started_at = ?8, cancel_requested = ?9, failures = ?10, \
-    losses = ?11, lost = ?12, cause = ?13, exit_code = ?14, lost_at = ?15 \
+    crashes = ?11, infra = ?12, lost = ?13, cause = ?14, exit_code = ?15, lost_at = ?16 \
     WHERE job = ?1 AND position = ?2";
 
 const UPDATE_ENDED_TASK: &str = "UPDATE task SET state = ?3, attempt = ?4, worker = ?5, \
     session = ?6, placed_at = ?7, started_at = ?8, cancel_requested = ?9, failures = ?10, \
-    losses = ?11, lost = ?12, cause = ?13, exit_code = ?14, lost_at = ?15, message = ?16, \
-    finished_at = ?17, ended_at = ?18 WHERE job = ?1 AND position = ?2";
+    crashes = ?11, infra = ?12, lost = ?13, cause = ?14, exit_code = ?15, lost_at = ?16, \
+    message = ?17, finished_at = ?18, ended_at = ?19 WHERE job = ?1 AND position = ?2";
 
 /// How many of a task's columns a live row can change, the key included.
-const LIVE_COLUMNS: usize = 15;
+const LIVE_COLUMNS: usize = 16;
 
 const INSERT_JOB: &str = "INSERT INTO job (id, fresh_from, fresh, assigned, running, succeeded, \
     failed, cancelled, spec, array, first, last, at_once_max, request, submitted_at, open) \
@@ -186,8 +186,9 @@ impl Tx<'_> {
             task.hold.placed_at,
             task.started_at,
             task.cancel_requested,
-            task.failures,
-            task.losses,
+            task.spent.failures,
+            task.spent.crashes,
+            task.spent.infra,
             task.cause.lost,
             task.cause.cause,
             task.cause.exit_code,

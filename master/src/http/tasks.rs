@@ -90,10 +90,13 @@ async fn detail(app: &Shared, record: TaskRecord) -> Result<TaskDetail, Failure>
         Some(attempt) => files::list_output(app.files.output_dir(attempt)).await?,
         None => Vec::new(),
     };
+    let spent = convert::spent(&record, &gone);
     Ok(TaskDetail {
         summary: convert::task_summary(&record),
         spec: convert::spec_view(&record.spec),
         cancel_requested: is_cancel_requested(&record),
+        crashes: spent.crashes,
+        infra_losses: spent.infra,
         attempts: convert::attempts(&record, &gone),
         notes: notes(app, task, last, &gone).await?,
         files,

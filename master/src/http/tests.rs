@@ -156,6 +156,17 @@ impl World {
         assert_eq!(self.heart.command(report).await.unwrap(), Answer::Reported);
     }
 
+    /// Waits until a task stands there.
+    async fn wait_status(&self, task: &str, status: &str) {
+        let path = format!("/tasks/{task}");
+        let reached = async {
+            while self.get(&path).await.1["status"] != status {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, reached).await.unwrap();
+    }
+
     fn log(&self, attempt: &str, stream: LogStream, bytes: &[u8]) {
         let attempt: AttemptId = attempt.parse().unwrap();
         let mut record = Vec::new();
@@ -200,6 +211,32 @@ async fn a_task_goes_from_its_submit_to_its_end() {
     assert_eq!(explained["summary"], "failed on worker-1 with exit code 3");
     let (_, status) = world.get("/status").await;
     assert_eq!((&status["tasks"]["failed"], &status["workers"]["active"]), (&json!(1), &json!(1)));
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_task_has_used_of_its_budgets_is_shown() {
+    let world = World::start();
+    world.submit(json!({ "image": "busybox", "crashes_max": 1 })).await;
+    let session = world.worker("worker-1").await;
+    let infra = || {
+        let outcome = Outcome::new(Cause::Infra, "no space left");
+        ReportWhat::Ended { started_at: None, outcome, at: Timestamp(9) }
+    };
+    world.report("worker-1", session, "task-1-a1", infra()).await;
+    world.wait_status("task-1", "assigned").await;
+    world.report("worker-1", session, "task-1-a2", ReportWhat::Started(Timestamp(8))).await;
+    // Its process dies with it and comes back.
+    world.worker("worker-1").await;
+    world.wait_status("task-1", "assigned").await;
+    let (_, task) = world.get("/tasks/1").await;
+    let counted = (&task["crashes"], &task["infra_losses"], &task["spec"]["crashes_max"]);
+    assert_eq!(counted, (&json!(1), &json!(1), &json!(1)));
+    let (_, explained) = world.get("/tasks/1/explain").await;
+    let summary = explained["summary"].as_str().unwrap();
+    let want = "; its worker was lost once while it ran (crashes_max is 1); it was lost once to an \
+                engine, a disk, or before it started";
+    assert!(summary.ends_with(want), "{summary}");
     world.stop().await;
 }
 

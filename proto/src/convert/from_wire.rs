@@ -286,6 +286,7 @@ pub fn spec(spec: cluster::TaskSpec) -> Result<TaskSpec, ConvertError> {
         retry: RetryPolicy {
             lease_ms: or_default(spec.lease_ms, RetryPolicy::default().lease_ms),
             retries_max: spec.retries_max,
+            crashes_max: spec.crashes_max.unwrap_or(RetryPolicy::default().crashes_max),
         },
         origin: Origin {
             user: spec.user_id,

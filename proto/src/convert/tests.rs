@@ -45,8 +45,8 @@ prop_compose! {
         mounted in any::<bool>(),
         name in prop::option::of("[a-z]{1,9}"),
         target in prop::option::of("[a-z]{1,9}"),
-        (lease_ms, retries_max, sla_milli) in
-            (limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX, 0_u32..9, 1500_u32..=2500),
+        (lease_ms, retries_max, crashes_max, sla_milli) in
+            (limits::LEASE_MS_MIN..=limits::LEASE_MS_MAX, 0_u32..9, 0_u32..9, 1500_u32..=2500),
         task_type in prop::option::of(prop::sample::select(TaskType::ALL.to_vec())),
     ) -> TaskSpec {
         let mount = Mount { volume: "data".into(), target: "/data".into(), read_only: true };
@@ -56,7 +56,7 @@ prop_compose! {
             limits: Limits { pids_max, timeout_ms, grace_ms },
             mounts: mounted.then_some(mount).into_iter().collect(),
             target: target.map(|id| WorkerId::new(&id).unwrap()),
-            retry: RetryPolicy { lease_ms, retries_max },
+            retry: RetryPolicy { lease_ms, retries_max, crashes_max },
             origin: Origin { user: "ann".into(), task_type, sla_milli },
         }
     }

@@ -71,6 +71,7 @@ pub fn spec(spec: &TaskSpec) -> cluster::TaskSpec {
         user_id: spec.origin.user.clone(),
         task_type: task_type(spec),
         sla_milli: spec.origin.sla_milli,
+        crashes_max: Some(spec.retry.crashes_max),
     }
 }
 

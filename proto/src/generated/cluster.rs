@@ -299,7 +299,9 @@ pub struct Started {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ended {
-    /// exit, oom, timeout, image, worker_lost, infra or cancelled
+    /// exit, oom, timeout, image, worker_lost, infra or cancelled. worker_lost: the worker itself
+    /// stopped it, at the end of its lease or of the process; it counts against nothing. What died
+    /// with a worker is not reported at all: the next hello does not name it.
     #[prost(string, tag = "1")]
     pub cause: ::prost::alloc::string::String,
     #[prost(int32, tag = "2")]
@@ -443,6 +445,9 @@ pub struct TaskSpec {
     pub task_type: ::prost::alloc::string::String,
     #[prost(uint32, tag = "18")]
     pub sla_milli: u32,
+    /// How often it is tried again when its worker was lost while it ran.
+    #[prost(uint32, optional, tag = "19")]
+    pub crashes_max: ::core::option::Option<u32>,
     #[prost(oneof = "task_spec::Invocation", tags = "2, 3")]
     pub invocation: ::core::option::Option<task_spec::Invocation>,
 }

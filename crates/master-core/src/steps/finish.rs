@@ -1,13 +1,15 @@
 //! An attempt is over: the task ends, or it is tried again.
 
-use cloudai_model::{AttemptId, Cause, Event, LossCause, Now, Outcome, Timestamp, WorkerId};
+use cloudai_model::{
+    AttemptId, Budget, Cause, Event, LiveTask, LossCause, Now, Outcome, Timestamp, WorkerId,
+};
 
 use crate::batch::{Batch, Effect};
 use crate::core::{Core, bounds};
 use crate::liveness::Alarm;
 
-/// The worker says how the current attempt ended. Cancel wins; losses and the user's retries have
-/// budgets of their own.
+/// The worker says how the current attempt ended. Cancel wins; each kind of loss has a budget of
+/// its own, and so have the user's retries.
 pub(crate) fn end(
     core: &mut Core,
     now: Now,
@@ -18,16 +20,16 @@ pub(crate) fn end(
 ) {
     let live = core.facts.find_live(attempt.task).expect("only a current attempt ends");
     let retries_max = core.facts.jobs[&attempt.task.job].spec.retry.retries_max;
-    let (cancelled, failures) = (live.cancel_requested, live.failures);
+    let (cancelled, failures) = (live.cancel_requested, live.spent.failures);
     if cancelled {
         let outcome = Outcome::new(Cause::Cancelled, outcome.message.clone());
         finish(core, now, attempt, outcome, finished_at, batch);
         return;
     }
     match outcome.cause {
-        // Nobody here asked for it: somebody stopped the container on the worker.
+        // A worker that lives to tell it was not killed by the task.
         Cause::Cancelled | Cause::WorkerLost => {
-            lose(core, now, attempt, LossCause::WorkerLost, &outcome.message, batch);
+            lose(core, now, attempt, LossCause::WorkerStopped, &outcome.message, batch);
         }
         Cause::Infra => lose(core, now, attempt, LossCause::Infra, &outcome.message, batch),
         cause if !cause.is_success() && failures < retries_max => {
@@ -47,20 +49,49 @@ pub(crate) fn lose(
     batch: &mut Batch,
 ) {
     let live = core.facts.find_live(attempt.task).expect("only a current attempt is lost");
-    let last = live.losses >= bounds::LOSSES_MAX;
-    let outcome = match cause {
-        _ if live.cancel_requested => Some(Cause::Cancelled),
-        LossCause::WorkerLost if last => Some(Cause::WorkerLost),
-        LossCause::Infra if last => Some(Cause::Infra),
-        _ => None,
+    let outcome = if live.cancel_requested {
+        Some(Outcome::new(Cause::Cancelled, message))
+    } else {
+        used_up(core, attempt, live, cause, message)
     };
     match outcome {
-        Some(cause) => {
-            let outcome = Outcome::new(cause, message);
-            finish(core, now, attempt, outcome, now.wall, batch);
-        }
+        Some(outcome) => finish(core, now, attempt, outcome, now.wall, batch),
         None => try_again(core, now, attempt, cause, message, batch),
     }
+}
+
+/// The task's end, when this loss is one more than its budget has.
+fn used_up(
+    core: &Core,
+    attempt: AttemptId,
+    live: &LiveTask,
+    cause: LossCause,
+    message: &str,
+) -> Option<Outcome> {
+    let budget = live.budget_of(cause)?;
+    let count = u64::from(live.spent.of(budget)) + 1;
+    let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let (max, words) = match budget {
+        Budget::Retries => return None,
+        Budget::Crashes => {
+            let max = core.facts.jobs[&attempt.task.job].spec.retry.crashes_max;
+            let words = format!(
+                "its worker was lost {times} while it ran, which is more than the {max} that the \
+                 job allows (crashes_max)"
+            );
+            (max, words)
+        }
+        Budget::Infra => {
+            let max = bounds::INFRA_LOSSES_MAX;
+            let words = format!(
+                "it was lost {times} to engines, disks, or workers before it started, which is \
+                 more than the {max} that are allowed"
+            );
+            (max, words)
+        }
+    };
+    let cause = if cause == LossCause::Infra { Cause::Infra } else { Cause::WorkerLost };
+    (count > u64::from(max)).then(|| Outcome::new(cause, format!("{words}; last: {message}")))
 }
 
 /// The task ends, with this attempt as its last.
@@ -90,20 +121,32 @@ fn try_again(
 ) {
     let message = Outcome::new(Cause::Infra, message).message;
     let worker = holder(core, attempt);
+    let live = core.facts.find_live(attempt.task).expect("only a current attempt is lost");
+    let wait_ms = backoff_ms(live, cause);
     let told = Effect::AttemptLost { attempt, worker, cause, message: message.clone() };
     core.record(batch, Event::AttemptLost { attempt, cause, message, at: now.wall });
-    // A lost worker is no fault of the task: its next try need not wait.
-    if cause != LossCause::WorkerLost {
-        let live = core.facts.find_live(attempt.task).expect("a lost attempt's task is live");
-        let tries = live.failures + live.losses;
-        let wait_ms = bounds::BACKOFF_MS_MIN << tries.saturating_sub(1).min(16);
-        let at = now.mono.plus_ms(wait_ms.min(bounds::BACKOFF_MS_MAX));
+    if wait_ms > 0 {
         let job = &core.facts.jobs[&attempt.task.job];
         core.facts.queue.delay(job, attempt.task.position());
-        core.alarms.set(at, Alarm::Backoff(attempt.task));
+        core.alarms.set(now.mono.plus_ms(wait_ms), Alarm::Backoff(attempt.task));
     }
     core.plan_wanted = true;
     batch.effects.push(told);
+}
+
+/// How long the task waits for its next try, when its current one is lost. It doubles with each
+/// loss of the same kind; those that count against nothing go by the number of tries.
+fn backoff_ms(live: &LiveTask, cause: LossCause) -> u64 {
+    let nth = match live.budget_of(cause) {
+        Some(budget) => live.spent.of(budget).saturating_add(1),
+        None => live.attempt.0,
+    };
+    // A lost worker is no fault of the task: its next try need not wait, the first time.
+    let free = u32::from(matches!(cause, LossCause::WorkerLost | LossCause::WorkerStopped));
+    match nth.saturating_sub(free) {
+        0 => 0,
+        n => (bounds::BACKOFF_MS_MIN << (n - 1).min(16)).min(bounds::BACKOFF_MS_MAX),
+    }
 }
 
 fn holder(core: &Core, attempt: AttemptId) -> Option<WorkerId> {

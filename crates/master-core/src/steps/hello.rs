@@ -98,7 +98,7 @@ pub(crate) fn goodbye(
     }
     for attempt in held_by(core, worker) {
         let message = "its worker was stopped";
-        finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
+        finish::lose(core, now, attempt, LossCause::WorkerStopped, message, batch);
     }
     if let Some(liveness) = core.liveness.get_mut(worker) {
         liveness.active = false;

@@ -3,7 +3,7 @@
 use cloudai_model::{AttemptNo, Cause, Numbers, Session, Snapshot};
 
 use super::world::{World, accepted, ended, started, worker};
-use crate::{Answer, Rejection, Settings};
+use crate::{Answer, Rejection, Settings, bounds};
 
 /// The numbers of a store that is put back at once.
 fn at_once(backup: &Snapshot) -> Numbers {
@@ -100,8 +100,10 @@ fn a_retry_after_a_restore_leaves_out_what_may_have_been_given() {
     assert_eq!(at_once(&backup).attempt_floor, AttemptNo(2).0 + 64);
     let mut after = restored(backup);
     after.hello("worker-1", 1);
+    after.pass(bounds::BACKOFF_MS_MIN);
     assert_eq!(after.state("task-1"), "assigned a67 worker-1");
     after.restart();
     after.hello("worker-1", 1);
+    after.pass(2 * bounds::BACKOFF_MS_MIN);
     assert_eq!(after.state("task-1"), "assigned a68 worker-1");
 }

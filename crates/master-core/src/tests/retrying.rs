@@ -1,9 +1,9 @@
 //! Which ends are tried again, how often, and that a loss does not use up the user's retries.
 
-use cloudai_model::{Cause, JobShape};
+use cloudai_model::{Cause, Event, JobShape, Session, Spent};
 
-use super::world::{World, ended, spec};
-use crate::bounds;
+use super::world::{World, ended, spec, started, worker};
+use crate::{Command, bounds};
 
 fn fail(world: &mut World, attempt: u32, cause: Cause) {
     world.report("worker-1", 1, ended(&format!("task-1-a{attempt}"), cause));
@@ -40,18 +40,162 @@ fn losses_do_not_use_up_the_users_retries() {
     assert_eq!(world.state("task-1"), "queued a5");
 }
 
+/// Loses the current attempt of `task-1` with its worker, which comes back without it.
+fn crash(world: &mut World, attempt: u32, running: bool) {
+    if running {
+        let session = world.session("worker-1");
+        world.report("worker-1", session, started(&format!("task-1-a{attempt}")));
+    }
+    world.hello("worker-1", 1);
+}
+
+fn spent(world: &World) -> Spent {
+    world.core.facts().find_live("task-1".parse().unwrap()).unwrap().spent
+}
+
+fn end_message(world: &World) -> &str {
+    let Some(Event::TaskFinished { outcome, .. }) = world.tape.0.last() else {
+        panic!("{:?}", world.tape.0.last())
+    };
+    &outcome.message
+}
+
 #[test]
-fn losses_have_a_budget_of_their_own() {
+fn infra_has_a_budget_of_its_own() {
     let mut world = World::new();
     world.hello("worker-1", 1);
     world.submit_one(1);
-    for attempt in 1..=bounds::LOSSES_MAX + 1 {
+    for attempt in 1..=bounds::INFRA_LOSSES_MAX + 1 {
         assert!(world.state("task-1").starts_with("assigned"), "{attempt}");
         fail(&mut world, attempt, Cause::Infra);
         world.pass(bounds::BACKOFF_MS_MAX);
         world.full("worker-1", 1, Vec::new());
     }
     assert_eq!(world.state("task-1"), "failed infra");
+    let want = "it was lost 17 times to engines, disks, or workers before it started, which is \
+                more than the 16 that are allowed; last: ";
+    assert_eq!(end_message(&world), want);
+}
+
+#[test]
+fn a_task_that_kills_its_workers_is_stopped_after_its_crash_budget() {
+    for crashes_max in [0, 1, 5] {
+        let mut world = World::new();
+        world.hello("worker-1", 1);
+        let mut wants = spec(1);
+        wants.retry.crashes_max = crashes_max;
+        world.submit(wants, JobShape::Single);
+        for attempt in 1..=crashes_max + 1 {
+            assert_eq!(world.state("task-1"), format!("assigned a{attempt} worker-1"));
+            crash(&mut world, attempt, true);
+            wait_ms(&mut world);
+        }
+        assert_eq!(world.state("task-1"), "failed worker_lost");
+    }
+}
+
+#[test]
+fn its_end_says_how_often_and_what_the_job_allows() {
+    let check = |crashes_max: u32, want: &str| {
+        let mut world = World::new();
+        world.hello("worker-1", 1);
+        let mut wants = spec(1);
+        wants.retry.crashes_max = crashes_max;
+        world.submit(wants, JobShape::Single);
+        for attempt in 1..=crashes_max + 1 {
+            crash(&mut world, attempt, true);
+            wait_ms(&mut world);
+        }
+        assert_eq!(end_message(&world), want);
+    };
+    check(
+        0,
+        "its worker was lost once while it ran, which is more than the 0 that the job allows \
+         (crashes_max); last: its worker came back without it",
+    );
+    check(
+        2,
+        "its worker was lost 3 times while it ran, which is more than the 2 that the job allows \
+         (crashes_max); last: its worker came back without it",
+    );
+}
+
+#[test]
+fn a_lease_that_ends_while_it_runs_is_a_crash() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    world.pass(30_000 + bounds::LEASE_MARGIN_MS);
+    assert_eq!(spent(&world), Spent { crashes: 1, ..Spent::default() });
+}
+
+#[test]
+fn a_worker_that_is_lost_before_the_start_is_no_crash() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    let mut wants = spec(1);
+    wants.retry.crashes_max = 0;
+    world.submit(wants, JobShape::Single);
+    crash(&mut world, 1, false);
+    assert_eq!(world.state("task-1"), "assigned a2 worker-1");
+    assert_eq!(spent(&world), Spent { infra: 1, ..Spent::default() });
+}
+
+#[test]
+fn a_worker_that_was_stopped_in_good_order_counts_against_nothing() {
+    let mut world = World::new();
+    let mut wants = spec(1);
+    wants.retry.crashes_max = 0;
+    world.hello("worker-1", 1);
+    world.submit(wants, JobShape::Single);
+    for attempt in 1..=2 * bounds::INFRA_LOSSES_MAX {
+        let session = world.session("worker-1");
+        world.report("worker-1", session, started(&format!("task-1-a{attempt}")));
+        if attempt % 2 == 0 {
+            // The container's end may arrive before the goodbye.
+            let end = ended(&format!("task-1-a{attempt}"), Cause::WorkerLost);
+            world.report("worker-1", session, end);
+        }
+        world.turn(Command::Goodbye { worker: worker("worker-1"), session: Session(session) });
+        world.pass(bounds::BACKOFF_MS_MAX);
+        world.hello("worker-1", 1);
+    }
+    assert!(world.state("task-1").starts_with("assigned"));
+    assert_eq!(spent(&world), Spent::default());
+}
+
+/// How long the next try waits, to the millisecond.
+fn wait_ms(world: &mut World) -> u64 {
+    if !world.state("task-1").starts_with("queued") {
+        return 0;
+    }
+    let due = world.core.next_deadline().unwrap().ms_since(world.now().mono);
+    world.pass(due);
+    world.full("worker-1", world.session("worker-1"), Vec::new());
+    due
+}
+
+#[test]
+fn each_kind_of_loss_waits_longer_each_time_and_a_lost_worker_not_at_first() {
+    let min = bounds::BACKOFF_MS_MIN;
+    let check = |what: fn(&mut World, u32), want: [u64; 4]| {
+        let mut world = World::new();
+        world.hello("worker-1", 1);
+        let mut asked = spec(1);
+        asked.retry.retries_max = 9;
+        world.submit(asked, JobShape::Single);
+        let waits = [1, 2, 3, 4].map(|attempt| {
+            what(&mut world, attempt);
+            wait_ms(&mut world)
+        });
+        assert_eq!(waits, want);
+    };
+    check(|world, attempt| fail(world, attempt, Cause::Infra), [min, 2 * min, 4 * min, 8 * min]);
+    check(|world, attempt| fail(world, attempt, Cause::Exit(1)), [min, 2 * min, 4 * min, 8 * min]);
+    check(|world, attempt| crash(world, attempt, true), [0, min, 2 * min, 4 * min]);
+    check(|world, attempt| crash(world, attempt, false), [0, min, 2 * min, 4 * min]);
+    check(|world, attempt| fail(world, attempt, Cause::WorkerLost), [0, min, 2 * min, 4 * min]);
 }
 
 #[test]
@@ -72,5 +216,5 @@ fn a_restart_forgets_a_backoff_and_remembers_the_loss() {
     world.restart();
     let (_, sent) = world.say_hello("worker-1", 1, Some(1), Some(Vec::new()));
     assert_eq!(sent, "worker-1: assign task-1-a2");
-    assert_eq!(world.core.facts().find_live("task-1".parse().unwrap()).unwrap().losses, 1);
+    assert_eq!(spent(&world), Spent { infra: 1, ..Spent::default() });
 }

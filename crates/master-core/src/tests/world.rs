@@ -182,6 +182,11 @@ impl World {
         self.turn(reported(name, session, Vec::new(), Some(full))).1
     }
 
+    /// The number of a worker's present session.
+    pub(super) fn session(&self, name: &str) -> u64 {
+        self.core.facts().workers[&worker(name)].record.session.0
+    }
+
     /// How a worker stands, as a person reads it.
     pub(super) fn standing(&self, name: &str) -> Standing {
         self.core.standing_of(&worker(name))

@@ -1,5 +1,7 @@
 //! What the core and the store know, as the API says it.
 
+use std::fmt::Write as _;
+
 use cloudai_api::{
     self as api, Amounts, AttemptState, AttemptView, Explanation, JobView, OutcomeView, QueueView,
     RunningTask, ShapeView, SpecView, TaskCounts, TaskSummary, UsagePercent, WorkerCounts,
@@ -8,8 +10,8 @@ use cloudai_api::{
 use cloudai_database::{self as database, LostAttempt, StatusCounts};
 use cloudai_master_core::{self as core, ClusterView, HeldView, WorkerStatus};
 use cloudai_model::{
-    Cause, Hold, Invocation, JobShape, LiveState, LossCause, Network, Outcome, PullPolicy,
-    Resources, TaskRecord, TaskSpec, TaskState, TaskStatus, TaskType, Usage, WorkerKind,
+    Cause, Ended, Hold, Invocation, JobShape, LiveState, LossCause, Network, Outcome, PullPolicy,
+    Resources, Spent, TaskRecord, TaskSpec, TaskState, TaskStatus, TaskType, Usage, WorkerKind,
 };
 use cloudai_scheduler::{Shape, Standing};
 
@@ -66,7 +68,7 @@ fn ended(ended: &Outcome) -> OutcomeView {
 
 fn loss(lost: &LostAttempt) -> OutcomeView {
     let cause = match lost.cause {
-        LossCause::WorkerLost => Cause::WorkerLost,
+        LossCause::WorkerLost | LossCause::WorkerStopped => Cause::WorkerLost,
         LossCause::Infra => Cause::Infra,
         LossCause::Failed(cause) => cause,
     };
@@ -122,6 +124,40 @@ fn holder(state: &TaskState) -> (Option<&Hold>, Option<u64>) {
 
 fn user(spec: &TaskSpec) -> Option<String> {
     (!spec.origin.user.is_empty()).then(|| spec.origin.user.clone())
+}
+
+/// What a task has used of its budgets, its last attempt included.
+pub(in super::super) fn spent(record: &TaskRecord, lost: &[LostAttempt]) -> Spent {
+    let mut spent = Spent::default();
+    for lost in lost {
+        spent.count(lost.cause.budget(lost.started_at.is_some()));
+    }
+    if let TaskState::Ended(Ended { outcome, by: Some(by), .. }) = &record.state {
+        let cause = match outcome.cause {
+            Cause::WorkerLost => LossCause::WorkerLost,
+            Cause::Infra => LossCause::Infra,
+            _ => return spent,
+        };
+        spent.count(cause.budget(by.started_at.is_some()));
+    }
+    spent
+}
+
+/// What a live task has used of the budgets that are not its user's, as words.
+fn spent_in_words(record: &TaskRecord) -> String {
+    let TaskState::Live(live) = &record.state else { return String::new() };
+    let times = |count| if count == 1 { "once".to_owned() } else { format!("{count} times") };
+    let Spent { crashes, infra, .. } = live.spent;
+    let mut words = String::new();
+    if crashes > 0 {
+        let (times, max) = (times(crashes), record.spec.retry.crashes_max);
+        let _ = write!(words, "; its worker was lost {times} while it ran (crashes_max is {max})");
+    }
+    if infra > 0 {
+        let times = times(infra);
+        let _ = write!(words, "; it was lost {times} to an engine, a disk, or before it started");
+    }
+    words
 }
 
 /// Every attempt of a task, the first one first.
@@ -182,6 +218,7 @@ pub(in super::super) fn spec_view(spec: &TaskSpec) -> SpecView {
         grace_ms: spec.limits.grace_ms,
         lease_ms: spec.retry.lease_ms,
         retries: spec.retry.retries_max,
+        crashes_max: spec.retry.crashes_max,
         network: match spec.network {
             Network::Default => api::Network::Default,
             Network::None => api::Network::None,
@@ -321,7 +358,8 @@ pub(in super::super) fn explanation(
         position: None,
     };
     let Some((live, view)) = live else { return made };
-    made.summary = format!("{}{}", live.wait, last_lost.map(loss_in_words).unwrap_or_default());
+    let last_lost = last_lost.map(loss_in_words).unwrap_or_default();
+    made.summary = format!("{}{last_lost}{}", live.wait, spent_in_words(record));
     if let core::Wait::Held { running, .. } = &live.wait {
         // The core is what knows now; the record was read a moment before.
         made.status = if *running { api::TaskStatus::Running } else { api::TaskStatus::Assigned };

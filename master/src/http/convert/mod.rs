@@ -6,7 +6,7 @@ mod answer;
 mod request;
 
 pub(super) use answer::{
-    attempts, explanation, job_view, queue_view, running_task, spec_view, task_counts,
+    attempts, explanation, job_view, queue_view, running_task, spec_view, spent, task_counts,
     task_outcome, task_status, task_summary, worker_counts, worker_view,
 };
 pub(super) use request::{model_status, submission};

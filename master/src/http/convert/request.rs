@@ -59,6 +59,7 @@ fn spec(request: SubmitRequest) -> Result<TaskSpec, Failure> {
         retry: RetryPolicy {
             lease_ms: request.lease_ms.unwrap_or(RetryPolicy::default().lease_ms),
             retries_max: request.retries.unwrap_or(RetryPolicy::default().retries_max),
+            crashes_max: request.crashes_max.unwrap_or(RetryPolicy::default().crashes_max),
         },
         origin,
     })
@@ -215,6 +216,9 @@ mod tests {
         check(|request| request.pids = Some(0), Err("pids"));
         check(|request| request.timeout_ms = Some(0), Err("timeout_ms"));
         check(|request| request.lease_ms = Some(1), Err("lease_ms"));
+        check(|request| request.retries = Some(1001), Err("retries"));
+        check(|request| request.crashes_max = Some(1001), Err("crashes_max"));
+        check(|request| request.crashes_max = Some(0), Ok(()));
         let array = |first, last, at_once| Some(ArrayRange { first, last, at_once });
         check(|request| request.array = array(2, 1, None), Err("array"));
         check(|request| request.array = array(1, 2, Some(0)), Err("array"));
