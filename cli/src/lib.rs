@@ -31,8 +31,8 @@ pub use id::{JobRef, TaskRef};
 pub use interrupt::{Interrupts, Listening};
 pub use output::{
     Screen, Table, harmless, show_explanation, show_files, show_job, show_queue, show_status,
-    show_task, show_tasks, show_worker, show_workers, write_json,
+    show_task, show_tasks, show_time, show_worker, show_workers, write_json,
 };
 pub use repl::{Printer, ReplEnd, ReplOptions, ReplStop, run_repl};
 pub use settings::{MasterSettings, Origin, Prompt, Settings, Shown, UpSettings, WorkerSettings};
-pub use units::{ByteSize, Count, Span};
+pub use units::{ByteSize, Count, Span, show_bytes};

@@ -244,7 +244,7 @@ pub(crate) fn parse_env(text: &str) -> Result<(String, String), String> {
 }
 
 /// Bytes for people: `1.5 GiB`.
-pub(crate) fn show_bytes(bytes: u64) -> String {
+pub fn show_bytes(bytes: u64) -> String {
     for (name, shift) in [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)] {
         if bytes >= 1 << shift {
             let tenths = u128::from(bytes) * 10 / (1 << shift);

@@ -4,6 +4,7 @@
 //! `cloudai-master` and `cloudai-worker`. What is here is the process: its name, its signals, its
 //! log, its exit code. Read next: `roles.rs`, `names.rs`.
 
+mod backup;
 mod logging;
 mod names;
 mod roles;
@@ -48,6 +49,8 @@ fn obey(cli: &Cli) -> Result<u8, Failure> {
         Command::Worker(args) => roles::worker(&settings.worker(args)?),
         Command::Client(command) => run_client(&mut session(global, &mut settings)?, command),
         Command::Task(args) => run_task(&mut session(global, &mut settings)?, &args.command),
+        Command::Backup(args) => backup::take(&mut settings, args, global.json),
+        Command::Restore(args) => backup::bring_back(&mut settings, args, global.json),
         Command::Doctor => look_around(global, &mut settings),
         Command::Config => {
             let url = global.master_url.as_deref();

@@ -262,7 +262,7 @@ fn give_back_terminal(role: &Role, prompt: &Receiver<ReplEnd>) {
 }
 
 /// An error with every cause behind it, once.
-fn failure(error: &dyn Error) -> Failure {
+pub(crate) fn failure(error: &dyn Error) -> Failure {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

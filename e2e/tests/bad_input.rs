@@ -193,7 +193,7 @@ fn a_data_directory_of_a_newer_version_is_left_alone() {
         known
     };
     let known = version(Some(9999));
-    let words = ["was written by a newer CloudAI", "9999", "use that version"];
+    let words = ["was made by a newer CloudAI", "9999", "Start that version", "cloudai restore"];
     check_refused(cluster.master_command(0, 0), &words);
     assert_eq!(version(Some(known)), 9999);
     cluster.start_master();

@@ -73,7 +73,11 @@ pub enum StartError {
     #[error(transparent)]
     Store(#[from] StoreError),
     /// No master can have written what it holds.
-    #[error("the store is inconsistent: {0}. Restore it from a backup, or report this")]
+    #[error(
+        "the store is inconsistent: {0}. Nothing was changed. Restore a backup with 'cloudai \
+         restore BACKUP --data-dir NEW' and start the master there; keep a copy of this data \
+         directory and report it"
+    )]
     Restore(#[from] RestoreError),
     /// The system gave no thread.
     #[error("cannot start the master's main thread")]

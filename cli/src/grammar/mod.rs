@@ -4,6 +4,7 @@
 //! too, so that help, completions and manual pages know them; the binary runs the roles. Read next:
 //! `submit.rs` for the flags of a task, `roles.rs` for those of a master and a worker.
 
+mod backup;
 mod client;
 mod repl;
 mod roles;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+pub use backup::{BackupArgs, RestoreArgs};
 pub use client::{
     CancelArgs, ClientCommand, ExplainArgs, FilesArgs, LogsArgs, StatusArgs, TaskArgs, TaskCommand,
     TasksArgs, WaitArgs, WorkersArgs,
@@ -80,6 +82,10 @@ pub enum Command {
     /// Show one task with everything that is known of it
     #[command(subcommand_required = true, arg_required_else_help = true)]
     Task(TaskArgs),
+    /// Copy a master's data, also while it runs
+    Backup(BackupArgs),
+    /// Make a data directory from a backup
+    Restore(RestoreArgs),
     /// Look for what keeps CloudAI from working on this machine
     #[command(after_help = "Ends with 1 when there is a problem; each problem says what to do.")]
     Doctor,

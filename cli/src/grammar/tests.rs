@@ -178,6 +178,8 @@ fn the_help_of_all_names_every_command_and_every_exit_code() {
       queue        Show what waits and why
       status       Show the cluster at a glance
       task         Show one task with everything that is known of it
+      backup       Copy a master's data, also while it runs
+      restore      Make a data directory from a backup
       doctor       Look for what keeps CloudAI from working on this machine
       config       Show each setting with its value and where it comes from
       completions  Write a completion script for a shell to standard output

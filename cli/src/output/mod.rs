@@ -17,7 +17,7 @@ pub use table::Table;
 pub(crate) use view::show_cause;
 pub use view::{
     show_explanation, show_files, show_job, show_queue, show_status, show_task, show_tasks,
-    show_worker, show_workers,
+    show_time, show_worker, show_workers,
 };
 
 use crate::failure::Failure;

@@ -192,9 +192,9 @@ pub fn show_task(task: &TaskDetail, now_ms: u64) -> String {
     push("Needs", Some(show_amounts(&task.spec.needs)));
     push("Only on", task.spec.worker.clone());
     push("Worker", summary.worker.clone());
-    push("Submitted", Some(moment(summary.submitted_at_ms)));
-    push("Started", summary.started_at_ms.map(moment));
-    push("Finished", summary.finished_at_ms.map(moment));
+    push("Submitted", Some(show_time(summary.submitted_at_ms)));
+    push("Started", summary.started_at_ms.map(show_time));
+    push("Finished", summary.finished_at_ms.map(show_time));
     push("Ran", ran(summary, now_ms).map(show_span));
     push("Time-out", task.spec.timeout_ms.map(show_span));
     push("Retries", Some(task.spec.retries.to_string()).filter(|retries| retries != "0"));
@@ -266,7 +266,7 @@ fn sections(task: &TaskDetail) -> String {
     if !task.notes.is_empty() {
         text.push_str("Events:\n");
         for note in &task.notes {
-            let _ = writeln!(text, "  {}  {}", moment(note.at_ms), harmless(&note.text));
+            let _ = writeln!(text, "  {}  {}", show_time(note.at_ms), harmless(&note.text));
         }
     }
     if !task.files.is_empty() {
@@ -287,7 +287,7 @@ fn show_end(outcome: &OutcomeView) -> String {
 }
 
 /// A moment in UTC: `2026-11-23 12:00:00.5Z`.
-fn moment(at_ms: u64) -> String {
+pub fn show_time(at_ms: u64) -> String {
     let ms = i64::try_from(at_ms).unwrap_or(i64::MAX);
     jiff::Timestamp::from_millisecond(ms)
         .map_or_else(|_| format!("{at_ms} ms"), |at| at.to_string().replace('T', " "))

@@ -190,7 +190,7 @@ impl Settings {
     }
 
     /// `$CLOUDAI_DATA`, else `/var/lib/cloudai` for root, else `$XDG_DATA_HOME/cloudai`.
-    fn data_dir(&mut self, flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
+    pub fn data_dir(&mut self, flag: Option<PathBuf>) -> Result<PathBuf, Failure> {
         let home = (self.env)("XDG_DATA_HOME")
             .map(PathBuf::from)
             .or_else(|| (self.env)("HOME").map(|home| PathBuf::from(home).join(".local/share")));
