@@ -54,6 +54,7 @@ settings! {
     WORKER_VOLUMES = "worker.volumes", "CLOUDAI_WORKER_VOLUMES";
     WORKER_LOG_BYTES_MAX = "worker.log_bytes_max", "CLOUDAI_LOG_BYTES_MAX";
     WORKER_DISK_PERCENT_MAX = "worker.disk_percent_max", "CLOUDAI_DISK_PERCENT_MAX";
+    WORKER_PULL_STALL = "worker.pull_stall", "CLOUDAI_PULL_STALL";
 }
 
 /// Where a value comes from.

@@ -184,6 +184,7 @@ fn worker_config(settings: &WorkerSettings) -> Result<WorkerConfig, Failure> {
             .iter()
             .map(|volume| (volume.name.clone(), VolumeSource::HostPath(volume.path.clone())))
             .collect(),
+        pull_stall: Duration::from_millis(settings.pull_stall_ms),
         capacity: CapacityOverride {
             cpu_milli: settings.cpus.map(milli),
             memory_bytes: settings.memory_bytes,

@@ -18,6 +18,7 @@ pub mod history;
 pub mod judge;
 mod process;
 pub mod proxy;
+mod registry;
 mod terminal;
 mod watch;
 mod web;
@@ -26,6 +27,7 @@ pub use binary::{Ran, cloudai, links, root, run};
 pub use cluster::{Cluster, Console, Worker};
 pub use engine::{BUSYBOX, SAMPLE};
 pub use process::{Mark, Process};
+pub use registry::empty_registry;
 pub use watch::{Life, Watch};
 pub use web::{Answer, Api};
 

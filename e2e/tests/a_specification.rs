@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cloudai_e2e::{
-    BUSYBOX, Cluster, Console, Process, SAMPLE, Worker, engine, links, root, run, until,
+    BUSYBOX, Cluster, Console, Process, SAMPLE, Worker, empty_registry, engine, links, root, run,
+    until,
 };
 use serde_json::Value;
 
@@ -322,7 +323,8 @@ fn a12_restart() {
 #[test]
 fn a13_unknown_image() {
     let (mut cluster, _workers) = with_workers(&["worker-1"]);
-    let image = "localhost:1/no/such/image:none";
+    let registry = empty_registry();
+    let image = format!("{registry}/no/such/image:none");
     cluster.ask(
         &format!("task worker-1 {image}"),
         &["Task completion: task-1 from worker worker-1 [Status: failed]"],
@@ -333,8 +335,8 @@ fn a13_unknown_image() {
         (&"failed".into(), &"image".into())
     );
     let message = detail["outcome"]["message"].as_str().unwrap();
-    assert!(message.contains(image) && message.contains("localhost:1"), "{message}");
-    cluster.cli(&["task", "show", "1"]).check(0, &["failed (image)", "localhost:1"]);
+    assert!(message.contains(&image) && message.contains("manifest unknown"), "{message}");
+    cluster.cli(&["task", "show", "1"]).check(0, &["failed (image)", &registry]);
     cluster.wait_success(&cluster.submit(&[BUSYBOX]));
 }
 

@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use cloudai_e2e::{BUSYBOX, Cluster, Console, Ran, engine, run, until};
+use cloudai_e2e::{BUSYBOX, Cluster, Console, Ran, empty_registry, engine, run, until};
 use cloudai_proto::cluster::WorkerInfo;
 use cloudai_proto::cluster::master_worker_client::MasterWorkerClient;
 use serde_json::json;
@@ -30,8 +30,8 @@ fn check_refused(mut command: Command, texts: &[&str]) {
 fn an_unknown_image_fails_its_task_only() {
     let cluster = Cluster::start();
     let _worker = cluster.worker("worker-1", &[]);
-    let ran = cluster.cli(&["run", "localhost:1/no/such:image"]);
-    ran.check(125, &["its image could not be had", "localhost:1/no/such:image"]);
+    let missing = format!("{}/no/such:image", empty_registry());
+    cluster.cli(&["run", &missing]).check(125, &["its image could not be had", &missing]);
     cluster.cli(&["run", "--pull", "never", "no-such-image"]).check(125, &["no-such-image"]);
     cluster.cli(&["run", "Not An Image"]).check(125, &["image"]);
     cluster.cli(&["run", BUSYBOX, "echo", "goes on"]).check(0, &["goes on"]);
@@ -204,7 +204,7 @@ fn a_data_directory_of_a_newer_version_is_left_alone() {
 fn an_engine_that_cannot_be_reached_is_named() {
     let cluster = Cluster::start();
     let socket = cluster.dir().join("no-such.sock");
-    let mut command = cluster.worker_command("worker-1", &[]);
+    let mut command = cluster.worker_command("worker-1", &["--once"]);
     command.env("DOCKER_HOST", format!("unix://{}", socket.display()));
     let what_to_do = "start dockerd";
     check_refused(command, &[&socket.to_string_lossy(), "no such socket", what_to_do]);

@@ -2,12 +2,11 @@
 //! engine that errs, hangs, dies, comes back, loses containers and pulls for ever.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
-use cloudai_e2e::fake_engine::{FAKE_IMAGE, FakeEngine};
-use cloudai_e2e::{Cluster, Process, Worker};
-use serde_json::json;
+use cloudai_e2e::fake_engine::{Call, Containers, FAKE_IMAGE, FakeEngine, Fault, Pull};
+use cloudai_e2e::{BUSYBOX, Cluster, Worker, engine, until};
+use serde_json::{Value, json};
 
-/// Room for as many tasks as a test has.
-const ROOMY: [&str; 4] = ["--cpus", "256", "--memory", "256GiB"];
+const WORKER: &str = "worker-1";
 
 /// A cluster with one worker whose engine is the fake one.
 struct Rig {
@@ -19,25 +18,74 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    fn start_with(args: &[&str]) -> Self {
         let cluster = Cluster::start();
         let engine = FakeEngine::start(&cluster.dir());
-        let worker = starting_worker(&cluster, &engine, &[]);
+        let worker = starting_worker(&cluster, &engine, args);
         worker.process.wait_for("Ready to receive tasks");
         Self { worker, engine, cluster }
     }
 
     /// Submits a fake container that does what `program` says.
     fn submit(&self, program: &str) -> String {
-        let words: Vec<_> = program.split(' ').collect();
-        self.cluster.submit(&[&[FAKE_IMAGE], &*words].concat())
+        self.submit_image(FAKE_IMAGE, program)
+    }
+
+    fn submit_image(&self, image: &str, program: &str) -> String {
+        let words: Vec<_> = program.split_whitespace().collect();
+        self.cluster.submit(&[&["--cpus", "1", "-m", "16MiB", image], &*words].concat())
+    }
+
+    /// Submits one that holds, and waits until it runs.
+    fn hold(&self, program: &str) -> String {
+        let task = self.submit(&format!("{program} hold"));
+        self.engine.wait_running(&first(&task));
+        self.cluster.wait_status(&task, "running");
+        task
+    }
+
+    /// Waits until the worker is degraded, and gives the reason.
+    fn wait_degraded(&self) -> String {
+        let view = self.cluster.wait_worker(WORKER, "degraded");
+        view["reason"].as_str().unwrap().to_owned()
+    }
+
+    fn wait_well(&self) {
+        self.cluster.wait_worker(WORKER, "active");
+    }
+
+    /// Nothing is left over, and nothing ran twice.
+    #[track_caller]
+    fn check_clean(&self) {
+        self.engine.wait_empty();
+        let journal = self.engine.journal();
+        journal.check_started_once();
+        journal.check_pulled_one_by_one();
+        until("no capacity is taken", || {
+            (self.cluster.worker_view(WORKER)["allocated"]["cpus"] == 0.0).then_some(())
+        });
     }
 }
 
 fn starting_worker(cluster: &Cluster, engine: &FakeEngine, args: &[&str]) -> Worker {
-    let mut command = cluster.worker_command("worker-1", &[&ROOMY, args].concat());
+    let roomy = ["--cpus", "256", "--memory", "256GiB"];
+    let mut command = cluster.worker_command(WORKER, &[&roomy, args].concat());
     command.env("DOCKER_HOST", engine.host());
-    let process = Process::start("worker-1", &mut command);
-    Worker { process, label: cluster.worker_label("worker-1") }
+    cluster.adopt_worker(WORKER, command)
+}
+
+/// The first attempt of a task, as its container's label has it.
+fn first(task: &str) -> String {
+    format!("{task}-a1")
+}
+
+/// The causes for which attempts of a task were given up, in their order.
+fn causes(detail: &Value) -> Vec<&str> {
+    let attempts = detail["attempts"].as_array().unwrap().iter();
+    attempts.map(|attempt| attempt["outcome"]["cause"].as_str().unwrap_or("none")).collect()
 }
 
 #[test]
@@ -47,7 +95,315 @@ fn c9_a_well_engine_runs_what_it_is_told() {
     let detail = rig.cluster.wait_end(&task);
     assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 3}), "{detail:#}");
     rig.cluster.cli(&["logs", &task]).check(0, &["hello", "world"]);
-    rig.engine.wait_empty();
-    rig.engine.journal().check_started_once();
+    rig.check_clean();
     assert!(!rig.worker.process.said().contains("WARN"), "{}", rig.worker.process.said());
+}
+
+#[test]
+fn c9_an_engine_that_comes_late_is_waited_for() {
+    let cluster = Cluster::start();
+    let mut engine = FakeEngine::prepare(&cluster.dir());
+    let worker = starting_worker(&cluster, &engine, &[]);
+    worker.process.wait_for("start dockerd");
+    worker.process.wait_for("Next try in");
+    engine.serve();
+    worker.process.wait_for("Ready to receive tasks");
+    cluster.wait_success(&cluster.submit(&[FAKE_IMAGE, "say", "late"]));
+    engine.wait_empty();
+}
+
+#[test]
+fn c9_a_stopped_engine_that_kept_its_containers_costs_nothing() {
+    let mut rig = Rig::start();
+    let (ends, runs) = (rig.hold("say before"), rig.hold(""));
+    rig.engine.stop(Containers::RunOn);
+    let reason = rig.wait_degraded();
+    assert!(reason.contains("systemctl status docker"), "{reason}");
+    // One ends while nobody can say so; another is not even begun.
+    rig.engine.release(&ends);
+    rig.engine.wait_journal("the end", |journal| journal.exits.contains_key(&first(&ends)));
+    let waits = rig.submit("exit 0");
+    rig.cluster.cli(&["explain", &waits]).check(0, &["has not answered since"]);
+    for task in [&ends, &runs] {
+        assert_eq!(rig.cluster.task(task)["status"], "running");
+    }
+    rig.engine.serve();
+    rig.wait_well();
+    rig.engine.release(&runs);
+    for task in [&ends, &runs, &waits] {
+        assert_eq!(causes(&rig.cluster.wait_success(task)), ["exit"]);
+    }
+    rig.cluster.cli(&["logs", &ends]).check(0, &["before"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_a_restarted_engine_that_killed_its_containers_costs_an_attempt() {
+    let mut rig = Rig::start();
+    let task = rig.hold("");
+    rig.engine.stop(Containers::End);
+    rig.wait_degraded();
+    rig.engine.release(&task);
+    rig.engine.serve();
+    rig.wait_well();
+    assert_eq!(causes(&rig.cluster.wait_success(&task)), ["infra", "exit"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_a_hanging_engine_ends_nothing_and_frees_nothing() {
+    let rig = Rig::start();
+    let (runs, ends, cancelled) = (rig.hold("say a"), rig.hold("say b exit 4"), rig.hold(""));
+    rig.engine.freeze();
+    rig.engine.release(&ends);
+    rig.cluster.ok(&["cancel", &cancelled]);
+    let reason = rig.wait_degraded();
+    assert!(reason.contains("did not answer a ping within"), "{reason}");
+    for task in [&runs, &ends, &cancelled] {
+        let detail = rig.cluster.task(task);
+        assert!(detail["outcome"].is_null(), "{detail:#}");
+    }
+    assert_eq!(rig.cluster.worker_view(WORKER)["allocated"]["cpus"], 3.0);
+    rig.engine.thaw();
+    rig.wait_well();
+    assert_eq!(rig.cluster.wait_end(&cancelled)["status"], "cancelled");
+    let detail = rig.cluster.wait_end(&ends);
+    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 4}), "{detail:#}");
+    rig.engine.release(&runs);
+    assert_eq!(causes(&rig.cluster.wait_success(&runs)), ["exit"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_a_container_taken_away_by_hand_costs_an_attempt() {
+    let rig = Rig::start();
+    let task = rig.hold("");
+    rig.engine.take_away(&task);
+    rig.engine.release(&task);
+    let detail = rig.cluster.wait_success(&task);
+    assert_eq!(causes(&detail), ["infra", "exit"]);
+    let message = detail["attempts"][0]["outcome"]["message"].as_str().unwrap();
+    assert!(message.contains("somebody else removed the container"), "{message}");
+    rig.check_clean();
+}
+
+/// Every call fails once in every way, each in the life of its own task.
+#[test]
+fn c9_each_call_that_fails_once_costs_at_most_an_attempt() {
+    let calls = [Call::Create, Call::Attach, Call::Start, Call::Wait, Call::Inspect, Call::Archive];
+    let calls = [&calls[..], &[Call::Remove, Call::Kill]].concat();
+    let faults = [
+        Fault::Refuse(500),
+        Fault::Refuse(409),
+        Fault::Refuse(404),
+        Fault::Close,
+        Fault::Lose,
+        Fault::Cut,
+        Fault::Garbage,
+    ];
+    let rig = Rig::start();
+    rig.engine.set_pull(FAKE_IMAGE, Pull::Works);
+    let mut tasks = Vec::new();
+    for call in calls {
+        for fault in faults {
+            // What is said to be gone is believed to be gone.
+            if (call, fault) == (Call::Remove, Fault::Refuse(404)) {
+                continue;
+            }
+            // The next task's number is known: there is no other client.
+            let name = format!("task-{}", tasks.len() + 1);
+            rig.engine.once(call, &first(&name), fault);
+            let kills = call == Call::Kill;
+            let program = if kills { "say x hold exit 5" } else { "say x sleep 20 exit 5" };
+            let task = rig.submit(program);
+            assert_eq!(task, name);
+            tasks.push((task, call, fault, kills));
+        }
+    }
+    for (task, .., kills) in &tasks {
+        if *kills {
+            rig.engine.wait_running(&first(task));
+            rig.cluster.ok(&["cancel", task]);
+        }
+    }
+    for (task, call, fault, kills) in &tasks {
+        let detail = rig.cluster.wait_end(task);
+        let what = format!("{call:?} {fault:?}: {detail:#}");
+        if *kills {
+            assert_eq!(detail["status"], "cancelled", "{what}");
+            continue;
+        }
+        assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 5}), "{what}");
+        let causes = causes(&detail);
+        assert!(causes == ["exit"] || causes == ["infra", "exit"], "{what}");
+        rig.cluster.cli(&["logs", task]).check(0, &["x"]);
+    }
+    rig.check_clean();
+    rig.wait_well();
+}
+
+#[test]
+fn c10_a_pull_that_stalls_is_ended_and_tried_again_and_others_go_on() {
+    let rig = Rig::start_with(&["--pull-stall", "1s"]);
+    for (image, pull) in [("fake/hangs", Pull::Hangs), ("fake/trickles", Pull::Trickles)] {
+        rig.engine.set_pull(image, pull);
+        let task = rig.submit_image(image, "exit 0");
+        rig.engine.wait_journal("the pull", |journal| journal.pulls.contains_key(image));
+        rig.cluster.wait_success(&rig.submit("say other"));
+        rig.engine.wait_journal("another pull", |journal| journal.pulls[image] > 1);
+        rig.engine.set_pull(image, Pull::Works);
+        let detail = rig.cluster.wait_success(&task);
+        assert_eq!(causes(&detail)[0], "infra", "{detail:#}");
+        let message = detail["attempts"][0]["outcome"]["message"].as_str().unwrap();
+        assert!(message.contains("no progress for 1 s"), "{message}");
+    }
+    rig.check_clean();
+}
+
+#[test]
+fn c10_an_image_is_pulled_once_for_all_and_until_the_last_has_left() {
+    let rig = Rig::start();
+    let image = "fake/shared";
+    rig.engine.set_pull(image, Pull::Hangs);
+    let names = [image, "fake/shared:latest", image];
+    let tasks = names.map(|name| rig.submit_image(name, "exit 0"));
+    for task in &tasks {
+        until("it waits for the pull", || {
+            let creates = rig.engine.journal().count(Call::Create, &first(task));
+            (creates > 0 && rig.engine.pulling(image) > 0).then_some(())
+        });
+    }
+    for leaves in &tasks[..2] {
+        rig.cluster.ok(&["cancel", leaves]);
+        assert_eq!(rig.cluster.wait_end(leaves)["status"], "cancelled");
+        assert_eq!(rig.engine.pulling(image), 1);
+    }
+    rig.cluster.ok(&["cancel", &tasks[2]]);
+    until("nobody pulls any more", || (rig.engine.pulling(image) == 0).then_some(()));
+    assert_eq!(rig.engine.journal().pulls[image], 1);
+    rig.engine.set_pull(image, Pull::Works);
+    rig.cluster.wait_success(&rig.submit_image(image, "exit 0"));
+    rig.check_clean();
+}
+
+#[test]
+fn c10_a_registry_that_is_away_is_asked_again_and_a_missing_image_is_not() {
+    let rig = Rig::start();
+    let refused = "Get \"http://r:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
+    rig.engine.set_pull("fake/away", Pull::Fails(refused.to_owned()));
+    let task = rig.submit_image("fake/away", "exit 0");
+    rig.engine.wait_journal("another pull", |journal| {
+        journal.pulls.get("fake/away").is_some_and(|pulls| *pulls > 1)
+    });
+    rig.engine.set_pull("fake/away", Pull::Works);
+    let detail = rig.cluster.wait_success(&task);
+    assert_eq!(causes(&detail)[0], "infra", "{detail:#}");
+    let detail = rig.cluster.wait_end(&rig.submit_image("fake/missing", "exit 0"));
+    assert_eq!((&detail["status"], causes(&detail)), (&json!("failed"), vec!["image"]));
+    rig.check_clean();
+}
+
+#[test]
+fn c11_a_container_that_ignores_sigterm_is_killed_after_its_grace() {
+    let rig = Rig::start();
+    let task = rig.submit_image(FAKE_IMAGE, "deaf hold");
+    rig.engine.wait_running(&first(&task));
+    rig.cluster.ok(&["cancel", &task]);
+    assert_eq!(rig.cluster.wait_end(&task)["status"], "cancelled");
+    assert_eq!(rig.engine.journal().signals(&task), ["SIGTERM", "SIGKILL"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c11_capacity_stays_taken_until_the_container_is_gone() {
+    let rig = Rig::start();
+    let task =
+        rig.cluster.submit(&["--grace", "1s", "--cpus", "256", FAKE_IMAGE, "undead", "hold"]);
+    rig.engine.wait_running(&first(&task));
+    let waits = rig.submit("exit 0");
+    rig.cluster.ok(&["cancel", &task]);
+    rig.engine.wait_journal("SIGKILL", |journal| journal.signals(&task).contains(&"SIGKILL"));
+    assert_eq!(rig.cluster.worker_view(WORKER)["allocated"]["cpus"], 256.0);
+    assert_eq!(rig.cluster.task(&waits)["status"], "queued");
+    rig.engine.let_die(&task);
+    assert_eq!(rig.cluster.wait_end(&task)["status"], "cancelled");
+    rig.cluster.wait_success(&waits);
+    rig.check_clean();
+}
+
+#[test]
+fn c11_what_may_run_is_not_reported_as_ended_while_it_cannot_be_removed() {
+    let rig = Rig::start();
+    // Both are told before the first task is there: its number is known.
+    rig.engine.always(Call::Start, "task-1-a1", Fault::HangAfter);
+    rig.engine.always(Call::Remove, "task-1-a1", Fault::Refuse(500));
+    rig.engine.always(Call::Inspect, "task-1-a1", Fault::Close);
+    let task = rig.submit("hold");
+    rig.engine.wait_running(&first(&task));
+    rig.cluster.ok(&["cancel", &task]);
+    rig.engine.wait_journal("the start is asked for", |j| j.count(Call::Start, "task-1-a1") > 0);
+    assert!(rig.cluster.task(&task)["outcome"].is_null());
+    assert_eq!(rig.cluster.worker_view(WORKER)["allocated"]["cpus"], 1.0);
+    rig.engine.heal();
+    assert_eq!(rig.cluster.wait_end(&task)["status"], "cancelled");
+    rig.check_clean();
+}
+
+#[test]
+fn c11_a_real_container_that_ignores_sigterm_is_killed_after_its_grace() {
+    let cluster = Cluster::start();
+    let worker = cluster.worker(WORKER, &[]);
+    let script = "trap '' TERM; echo deaf; while :; do sleep 1; done";
+    let task = cluster.submit(&["--grace", "2s", BUSYBOX, "sh", "-c", script]);
+    let container = cluster.wait_container(&task, &worker);
+    until("it is deaf", || cluster.log_of(&task, 1, "stdout").contains("deaf").then_some(()));
+    cluster.ok(&["cancel", &task]);
+    // It is there until the end is known, and never after.
+    assert_eq!(engine::inspect(&container)["State"]["Running"], true);
+    let detail = cluster.wait_end(&task);
+    assert_eq!(detail["status"], "cancelled", "{detail:#}");
+    assert!(engine::containers_with(&worker.label).is_empty(), "{detail:#}");
+}
+
+/// What the tasks of the run with faults at random do.
+fn program(number: u64) -> String {
+    format!("say begin sleep {} err end exit {}", number * 37 % 400, number % 3)
+}
+
+#[test]
+fn c9_an_engine_that_fails_at_random_loses_and_doubles_nothing() {
+    const TASKS: u64 = 60;
+    let seed = std::env::var("CLOUDAI_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let rig = Rig::start();
+    rig.engine.set_pull(FAKE_IMAGE, Pull::Works);
+    rig.engine.by_chance(seed, 100);
+    let tasks: Vec<_> = (0..TASKS).map(|number| (rig.submit(&program(number)), number)).collect();
+    rig.engine.wait_journal("faults", |journal| journal.faults() >= 40);
+    rig.engine.heal();
+    for (task, number) in &tasks {
+        check_outcome(&rig, seed, task, *number);
+    }
+    rig.wait_well();
+    rig.check_clean();
+}
+
+/// The outcome is that of the last attempt's container, or the engine's fault by name.
+#[track_caller]
+fn check_outcome(rig: &Rig, seed: u64, task: &str, number: u64) {
+    let detail = rig.cluster.wait_end(task);
+    let what = format!("CLOUDAI_SEED={seed}: {detail:#}");
+    let causes = causes(&detail);
+    let (last, earlier) = causes.split_last().unwrap();
+    assert!(earlier.iter().all(|cause| *cause == "infra"), "{what}");
+    if *last == "infra" {
+        return;
+    }
+    let code = i32::try_from(number % 3).unwrap();
+    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": code}), "{what}");
+    let attempt = format!("{task}-a{}", causes.len());
+    let really = rig.engine.journal().exits.get(&attempt).copied();
+    assert_eq!(really, Some(code), "{what}");
+    let log = rig.cluster.log_of(task, causes.len() as u64, "stderr");
+    assert_eq!(log, "end\n", "{what}");
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cloudai_model::WorkerId;
 use thiserror::Error;
@@ -31,6 +32,9 @@ pub struct WorkerConfig {
     pub executor: ExecutorConfig,
     /// Volumes that tasks may name, and what stands behind them.
     pub volumes: BTreeMap<String, VolumeSource>,
+    /// How long the pull of an image may go on without progress; see
+    /// [`PULL_STALL_DEFAULT`](crate::executor::docker::PULL_STALL_DEFAULT).
+    pub pull_stall: Duration,
     /// What is offered instead of what was measured.
     pub capacity: CapacityOverride,
     /// How much of the disk it uses.

@@ -6,7 +6,8 @@ use cloudai_model::{Outcome, TaskSpec};
 
 use crate::config::{ExecutorConfig, WorkerConfig, WorkerError};
 use crate::executor::docker::{DockerExecutor, DockerSettings};
-use crate::executor::{Assignment, Ended, RunChannels, mock};
+use crate::executor::{Assignment, Ended, ExecutorError, RunChannels, mock};
+use crate::uplink;
 
 /// An executor.
 #[derive(Debug, Clone)]
@@ -18,20 +19,53 @@ pub(crate) enum Executor {
 }
 
 impl Executor {
-    /// Finds the engine and removes what an earlier process of this worker left in it.
+    /// Finds the engine and removes what an earlier process of this worker left in it. An engine
+    /// that is away is waited for, as at the start of a machine, unless `config.once` is set.
     pub(crate) async fn connect(config: &WorkerConfig) -> Result<Self, WorkerError> {
+        let mut pauses = uplink::pauses();
+        loop {
+            let error = match Self::connect_once(config).await {
+                Ok(executor) => return Ok(executor),
+                Err(error) if config.once || !error.may_pass() => {
+                    return Err(WorkerError::Engine(error.to_string()));
+                }
+                Err(error) => error,
+            };
+            let pause = uplink::next_pause(&mut pauses);
+            tracing::warn!("{error}. Next try in {:.1} s", pause.as_secs_f32());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn connect_once(config: &WorkerConfig) -> Result<Self, ExecutorError> {
         let ExecutorConfig::Docker { host } = &config.executor else { return Ok(Self::Mock) };
-        let failed = |error: crate::executor::ExecutorError| WorkerError::Engine(error.to_string());
         let instance = config.data_dir.to_string_lossy();
         let mut settings = DockerSettings::new(config.id.clone(), instance);
         settings.host.clone_from(host);
         settings.volumes.clone_from(&config.volumes);
-        let docker = DockerExecutor::connect(settings).await.map_err(failed)?;
-        let removed = docker.sweep().await.map_err(failed)?;
+        settings.pull_stall = config.pull_stall;
+        let docker = DockerExecutor::connect(settings).await?;
+        let removed = docker.sweep().await?;
         if removed > 0 {
             tracing::info!("Removed {removed} containers that an earlier process left");
         }
         Ok(Self::Docker(docker))
+    }
+
+    /// Asks for a sign of life; the error says in words why there is none.
+    pub(crate) async fn ping(&self) -> Result<(), String> {
+        match self {
+            Self::Docker(docker) => docker.ping().await.map_err(|error| error.to_string()),
+            Self::Mock => Ok(()),
+        }
+    }
+
+    /// Resolves when there is reason to doubt that the engine is well.
+    pub(crate) async fn suspected(&self) {
+        match self {
+            Self::Docker(docker) => docker.suspected().await,
+            Self::Mock => std::future::pending().await,
+        }
     }
 
     /// How many GPUs it can hand out, of `found` that the machine has.

@@ -17,6 +17,7 @@ pub mod disk;
 mod engine;
 pub mod executor;
 mod grpc;
+mod health;
 mod link;
 pub mod logs;
 mod push;
@@ -44,6 +45,7 @@ pub use config::{
 
 use crate::data_dir::DataDir;
 use crate::engine::Executor;
+use crate::health::Health;
 use crate::run::{LiveRuns, RunContext};
 use crate::session::{Identity, SessionLoop};
 use crate::telemetry::{Gpus, Telemetry};
@@ -54,8 +56,8 @@ const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Runs a worker until `shutdown` is ready and everything that it ran has stopped.
 ///
-/// It prints its progress as `tracing` events. A master that is away is waited for, unless
-/// `config.once` is set; an error means that going on makes no sense.
+/// It prints its progress as `tracing` events. A master or an engine that is away is waited for,
+/// unless `config.once` is set; an error means that going on makes no sense.
 pub async fn run(
     config: WorkerConfig,
     shutdown: impl Future<Output = ()>,
@@ -67,7 +69,11 @@ pub async fn run(
     let listener = grpc::listen(config.listen).await?;
     let failed = |source| WorkerError::Listen { address: config.listen, source };
     let listening = listener.local_addr().map_err(failed)?;
-    let executor = Executor::connect(&config).await?;
+    let mut shutdown = std::pin::pin!(shutdown);
+    let executor = tokio::select! {
+        connected = Executor::connect(&config) => connected?,
+        () = &mut shutdown => return Ok(()),
+    };
     let (capacity, telemetry) = measure(&config, &executor).await?;
     let context = Arc::new(RunContext {
         executor: executor.clone(),
@@ -89,7 +95,8 @@ pub async fn run(
     let unary = Arc::new(Unary::new(Arc::clone(&context), config.id.clone()));
     let ended = CancellationToken::new();
     let server = tokio::spawn(grpc::serve(listener, unary, ended.clone().cancelled_owned()));
-    let session = SessionLoop::new(identity, context, telemetry, config.attempts_max);
+    let health = Health::watch(executor.clone());
+    let session = SessionLoop::new(identity, context, telemetry, health, config.attempts_max);
     let result = session.run(shutdown).await;
     ended.cancel();
     if !executor.settle(SETTLE_TIMEOUT).await {

@@ -24,6 +24,7 @@ use tonic::transport::Endpoint;
 use crate::clock;
 use crate::config::WorkerError;
 use crate::executor::StopRequest;
+use crate::health::Health;
 use crate::link::{self, Link, LinkError};
 use crate::run::{self, RunContext, RunEvent, RunHandle, RunWhat};
 use crate::telemetry::{self, Telemetry};
@@ -97,6 +98,7 @@ pub(crate) struct SessionLoop {
     identity: Identity,
     context: Arc<RunContext>,
     telemetry: Telemetry,
+    health: Health,
     ledger: Ledger,
     runs: HashMap<AttemptId, RunHandle>,
     events: mpsc::Receiver<RunEvent>,
@@ -118,6 +120,7 @@ impl SessionLoop {
         identity: Identity,
         context: Arc<RunContext>,
         telemetry: Telemetry,
+        health: Health,
         attempts_max: usize,
     ) -> Self {
         let (events_sender, events) = mpsc::channel(EVENTS_LEN_MAX);
@@ -125,6 +128,7 @@ impl SessionLoop {
             identity,
             context,
             telemetry,
+            health,
             ledger: Ledger::new(LedgerConfig { attempts_max }),
             runs: HashMap::new(),
             events,
@@ -177,6 +181,10 @@ impl SessionLoop {
                 self.batch = batch;
                 Ok(())
             }
+            Ok(()) = self.health.degraded.changed() => {
+                self.full_due = true;
+                Ok(())
+            }
             () = sleep_until(deadline) => {
                 self.step(Input::Tick);
                 Ok(())
@@ -198,7 +206,9 @@ impl SessionLoop {
 
     fn connect(&mut self) {
         let held = self.ledger.begin_stream();
-        let hello = Hello { session: self.ledger.session(), held, ..self.identity.hello.clone() };
+        let degraded = self.health.degraded.borrow_and_update().clone();
+        let session = self.ledger.session();
+        let hello = Hello { session, held, degraded, ..self.identity.hello.clone() };
         let opening =
             link::open(self.identity.endpoint.clone(), to_wire::hello(&hello), clock::mono());
         self.connection = Connection::Opening(Box::pin(opening));
@@ -376,6 +386,7 @@ impl SessionLoop {
         let Connection::Open(link) = &self.connection else { return };
         let outgoing = self.ledger.take_report(clock::mono(), std::mem::take(&mut self.full_due));
         let usage = *self.telemetry.usage.borrow();
+        let degraded = self.health.degraded.borrow().clone();
         if outgoing.full.is_some() {
             tracing::debug!("Heartbeat: {} attempts held, {usage:?}", self.ledger.held_count());
         }
@@ -383,7 +394,7 @@ impl SessionLoop {
         let report = Report {
             sequence: outgoing.sequence,
             changes: self.notes.drain(..).chain(states).collect(),
-            full: outgoing.full.map(|held| FullReport { held, usage, degraded: None }),
+            full: outgoing.full.map(|held| FullReport { held, usage, degraded }),
         };
         // A stream that broke meanwhile says so by its other end, and the next hello has it all.
         let _ = link.up.try_send(to_wire::report(&report));

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use clap::Args;
 
-use crate::units::{ByteSize, Count};
+use crate::units::{ByteSize, Count, Span};
 
 /// What a master and a local worker need together.
 #[derive(Debug, Clone, Default, Args)]
@@ -90,6 +90,10 @@ pub struct OfferArgs {
     /// [env: CLOUDAI_DISK_PERCENT_MAX]
     #[arg(long, value_name = "PERCENT", help_heading = "Worker")]
     pub disk_percent_max: Option<u8>,
+    /// End a pull of an image that makes no progress for so long [default: 2m]
+    /// [env: CLOUDAI_PULL_STALL]
+    #[arg(long, value_name = "TIME", help_heading = "Worker")]
+    pub pull_stall: Option<Span>,
 }
 
 /// The settings of a worker.
@@ -108,7 +112,7 @@ pub struct WorkerArgs {
     /// Port for calls from the master [default: 50052] [env: CLOUDAI_WORKER_PORT]
     #[arg(long, value_name = "PORT", value_parser = parse_port)]
     pub port: Option<u16>,
-    /// End with an error when the master cannot be reached within 10 s
+    /// End with an error when the engine, or the master within 10 s, cannot be reached
     #[arg(long)]
     pub once: bool,
     /// Where logs wait until the master has them [default: as for the master]

@@ -8,17 +8,19 @@ use std::str::FromStr;
 use super::{
     BIND, DATA_DIR, GRPC_PORT, HTTP_PORT, INSECURE, LOG_LEVEL, POLICY, Settings, WORKER_CPUS,
     WORKER_DISK_PERCENT_MAX, WORKER_EXECUTOR, WORKER_ID, WORKER_IP, WORKER_LOG_BYTES_MAX,
-    WORKER_MASTER, WORKER_MEMORY, WORKER_PORT, WORKER_STORAGE, WORKER_VOLUMES,
+    WORKER_MASTER, WORKER_MEMORY, WORKER_PORT, WORKER_PULL_STALL, WORKER_STORAGE, WORKER_VOLUMES,
 };
 use crate::failure::Failure;
 use crate::grammar::{HostVolume, MasterArgs, OfferArgs, UpArgs, WorkerArgs};
-use crate::units::{ByteSize, Count};
+use crate::units::{ByteSize, Count, Span};
 
 const GRPC_PORT_DEFAULT: u16 = 50051;
 const HTTP_PORT_DEFAULT: u16 = 8080;
 const WORKER_PORT_DEFAULT: u16 = 50052;
 const LOG_BYTES_MAX_DEFAULT: ByteSize = ByteSize(256 << 20);
 const DISK_PERCENT_MAX_DEFAULT: u8 = 95;
+/// Two minutes.
+const PULL_STALL_DEFAULT: Span = Span(120_000);
 
 /// When a master shows its prompt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +85,8 @@ pub struct WorkerSettings {
     pub log_bytes_max: u64,
     /// How full the disk may be before no new work is taken, in percent.
     pub disk_percent_max: u8,
+    /// How long the pull of an image may go on without progress, in milliseconds.
+    pub pull_stall_ms: u64,
     /// A filter for tracing.
     pub log_level: String,
 }
@@ -185,6 +189,7 @@ impl Settings {
             disk_percent_max: self.pick(WORKER_DISK_PERCENT_MAX, args.disk_percent_max, || {
                 DISK_PERCENT_MAX_DEFAULT
             })?,
+            pull_stall_ms: self.pick(WORKER_PULL_STALL, args.pull_stall, || PULL_STALL_DEFAULT)?.0,
             log_level: String::new(),
         })
     }

@@ -89,6 +89,16 @@ pub enum ExecutorError {
         /// What to do.
         hint: &'static str,
     },
+    /// It cannot be spoken to, and waiting will not change that.
+    #[error("cannot use the Docker engine at {host}: {why}; {hint}")]
+    Unusable {
+        /// The address.
+        host: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// The engine lacks what every attempt needs.
     #[error("{name} speaks API {api}, CloudAI needs {least} or newer: update Docker")]
     TooOld {
@@ -105,4 +115,11 @@ pub enum ExecutorError {
         /// In words.
         why: String,
     },
+}
+
+impl ExecutorError {
+    /// Whether it may be over after a while without anybody's hand on this worker.
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Engine { .. })
+    }
 }

@@ -225,7 +225,7 @@ async fn an_image_that_does_not_exist_fails_with_the_registrys_words() {
     let never = run_image(&missing, PullPolicy::Never).await.outcome();
     assert_eq!(never, format!("image No such image: {missing} (the pull policy is 'never')"));
     let unreachable = run_image("127.0.0.1:1/a:b", PullPolicy::Missing).await.outcome();
-    assert!(unreachable.starts_with("image cannot pull '127.0.0.1:1/a:b'"), "{unreachable}");
+    assert!(unreachable.starts_with("infra cannot pull '127.0.0.1:1/a:b'"), "{unreachable}");
     let invalid = run_image("UPPER/:x", PullPolicy::Missing).await.outcome();
     assert!(invalid.starts_with("image "), "{invalid}");
 }

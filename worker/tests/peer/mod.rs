@@ -206,6 +206,7 @@ pub fn config(master: &str, data_dir: PathBuf) -> WorkerConfig {
         capacity: CapacityOverride { cpu_milli: Some(4000), ..CapacityOverride::default() },
         disk: DiskLimits::default(),
         attempts_max: cloudai_worker::ATTEMPTS_MAX_DEFAULT,
+        pull_stall: cloudai_worker::executor::docker::PULL_STALL_DEFAULT,
         once: false,
     }
 }

@@ -20,6 +20,8 @@ const API_DEVICE_REQUESTS: Api = Api(1, 40);
 /// The library's own time-out, out of the way: each call has its own deadline, and a `wait` lasts
 /// as long as its container.
 const CLIENT_TIMEOUT_S: u64 = 10 * 366 * 24 * 3600;
+/// How long a sign of life may take; far more than any engine under load was seen to take.
+const PING_DEADLINE: Duration = Duration::from_secs(10);
 /// How long the GPU driver may take to count its devices.
 const GPU_COUNT_DEADLINE: Duration = Duration::from_secs(5);
 
@@ -81,7 +83,7 @@ fn open(host: &str) -> Result<Docker, ExecutorError> {
     } else if host.starts_with("tcp://") || host.starts_with("http://") {
         Docker::connect_with_http(host, CLIENT_TIMEOUT_S, API_DEFAULT_VERSION)
     } else {
-        return Err(ExecutorError::Unreachable {
+        return Err(ExecutorError::Unusable {
             host: host.to_owned(),
             why: "it is not an address that CloudAI can use".to_owned(),
             hint: "set DOCKER_HOST to unix:///path/to/docker.sock or tcp://host:port",
@@ -103,16 +105,17 @@ fn open(host: &str) -> Result<Docker, ExecutorError> {
 /// What happened, why, and what to do.
 fn unreachable(host: &str, error: &bollard::errors::Error) -> ExecutorError {
     use std::io::ErrorKind;
+    let host = host.to_owned();
     let kind = match error {
         bollard::errors::Error::SocketNotFoundError(_) => Some(ErrorKind::NotFound),
         other => engine::find_io_kind(other),
     };
     let (why, hint) = match kind {
-        Some(ErrorKind::PermissionDenied) => (
-            "permission denied".to_owned(),
-            "run as root, or add this user to the group docker ('sudo usermod -aG docker $USER') \
-             and log in again",
-        ),
+        Some(ErrorKind::PermissionDenied) => {
+            let hint = "run as root, or add this user to the group docker ('sudo usermod -aG \
+                        docker $USER') and log in again";
+            return ExecutorError::Unusable { host, why: "permission denied".to_owned(), hint };
+        }
         Some(ErrorKind::NotFound) => (
             "there is no such socket".to_owned(),
             "install Docker and start dockerd ('sudo systemctl start docker'), or set DOCKER_HOST",
@@ -123,7 +126,7 @@ fn unreachable(host: &str, error: &bollard::errors::Error) -> ExecutorError {
         ),
         _ => (engine::chain(error), "see that dockerd runs ('docker info'), or set DOCKER_HOST"),
     };
-    ExecutorError::Unreachable { host: host.to_owned(), why, hint }
+    ExecutorError::Unreachable { host, why, hint }
 }
 
 impl From<CallError> for ExecutorError {
@@ -161,6 +164,11 @@ fn engine_name(version: &SystemVersion) -> String {
 pub(super) async fn probe(docker: &Docker, features: &Features) -> Result<Engine, ExecutorError> {
     let version = call("tell its version", READ_DEADLINE, docker.version()).await?;
     Ok(Engine { name: engine_name(&version), ..features.engine() })
+}
+
+/// Asks for the shortest sign of life there is.
+pub(super) async fn ping(docker: &Docker) -> Result<(), CallError> {
+    call("answer a ping", PING_DEADLINE, docker.ping()).await.map(|_| ())
 }
 
 async fn features(host: &str, api: Api, version: &SystemVersion, info: &SystemInfo) -> Features {

@@ -1,6 +1,10 @@
 //! Fetching images. One pull an image at a time, whoever wants it; each waiter may leave, and the
 //! pull goes on as long as one is left. A pull that makes no progress is ended. It must never
 //! decide whether a pull is needed: that is the policy's, in `life.rs`.
+//!
+//! Whose fault a failure is, is told by words only: the engine gives one status for all of them. An
+//! image that is not there, or that nobody may have, is the task's; everything else may be well the
+//! next time, or on another worker.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -19,15 +23,58 @@ use tokio::time::Instant;
 use super::credentials;
 use super::engine::CallError;
 
-/// How long a pull may go on without progress.
-const STALL_MAX: Duration = Duration::from_mins(2);
+/// How long a pull may go on without progress, unless the settings say otherwise.
+pub const PULL_STALL_DEFAULT: Duration = Duration::from_mins(2);
 /// Fewer new bytes than this are no progress: a trickle is a stall.
 const STALL_BYTES: u64 = 64 << 10;
 /// How often a pull's progress is told, unless a tenth of it was passed.
 const NOTE_INTERVAL: Duration = Duration::from_secs(2);
-/// Words by which the engine's own disk is at fault, and not the registry.
-const DISK_WORDS: [&str; 3] =
-    ["no space left on device", "read-only file system", "input/output error"];
+/// Words by which the registry could not be asked, or could not answer, in lower case. They stand
+/// above those of an image, because they may be said of one. A host that does not exist is not
+/// among them: it is a wrong name.
+const AWAY_WORDS: [&str; 23] = [
+    "connection refused",
+    "connection reset",
+    "no route to host",
+    "network is unreachable",
+    "host is down",
+    "broken pipe",
+    "timeout",
+    "timed out",
+    "deadline exceeded",
+    "request canceled",
+    "server misbehaving",
+    "temporary failure",
+    ": eof",
+    "unexpected eof",
+    "x509",
+    "proxyconnect",
+    "http status: 5",
+    "service unavailable",
+    "bad gateway",
+    "toomanyrequests",
+    "no space left on device",
+    "read-only file system",
+    "input/output error",
+];
+/// Words by which there is no such image, or none for this worker, in lower case.
+const IMAGE_WORDS: [&str; 15] = [
+    "no such host",
+    "not found",
+    "no such image",
+    "manifest unknown",
+    "name unknown",
+    "does not exist",
+    "access denied",
+    "is denied",
+    "denied:",
+    "unauthorized",
+    "authentication required",
+    "no basic auth credentials",
+    "no matching manifest",
+    "invalid reference",
+    "unsupported",
+];
 
 /// How far a pull is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,13 +85,19 @@ pub(super) enum PullState {
     Done(Result<(), Outcome>),
 }
 
-/// The pulls that are under way.
-#[derive(Debug, Default)]
+/// The pulls that are under way, by the whole reference.
+#[derive(Debug)]
 pub(super) struct Pulls {
     running: Mutex<HashMap<String, watch::Receiver<PullState>>>,
+    stall: Duration,
 }
 
 impl Pulls {
+    /// None yet; one that makes no progress for as long as `stall` is ended.
+    pub(super) fn new(stall: Duration) -> Self {
+        Self { running: Mutex::default(), stall }
+    }
+
     /// Joins the pull of `image` that is under way, or begins one.
     pub(super) fn join(
         self: &Arc<Self>,
@@ -52,16 +105,17 @@ impl Pulls {
         config_dir: Option<PathBuf>,
         image: &str,
     ) -> watch::Receiver<PullState> {
+        let image = with_tag(image);
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pull) = running.get(image) {
+        if let Some(pull) = running.get(&image) {
             // A pull whose sender is gone has ended, or was given up by its last waiter.
             if pull.has_changed().is_ok() {
                 return pull.clone();
             }
         }
         let (sender, receiver) = watch::channel(PullState::Running(format!("pulling {image}")));
-        running.insert(image.to_owned(), receiver.clone());
-        let (pulls, docker, image) = (Arc::clone(self), docker.clone(), image.to_owned());
+        running.insert(image.clone(), receiver.clone());
+        let (pulls, docker) = (Arc::clone(self), docker.clone());
         tokio::spawn(async move { pulls.drive(&docker, config_dir, &image, sender).await });
         receiver
     }
@@ -75,7 +129,7 @@ impl Pulls {
     ) {
         let given_up = self.given_up(image, &sender);
         let result = tokio::select! {
-            result = pull(docker, config_dir, image, &sender) => Some(result),
+            result = pull(docker, config_dir, image, self.stall, &sender) => Some(result),
             () = given_up => None,
         };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
@@ -106,23 +160,31 @@ fn with_tag(image: &str) -> String {
     if name.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
 }
 
+/// The reference without its tag or digest.
+fn without_tag(image: &str) -> &str {
+    let name = image.rfind('/').map_or(0, |slash| slash + 1);
+    let end = image[name..].find([':', '@']).map_or(image.len(), |tag| name + tag);
+    &image[..end]
+}
+
 async fn pull(
     docker: &Docker,
     config_dir: Option<PathBuf>,
     image: &str,
+    stall: Duration,
     sender: &watch::Sender<PullState>,
 ) -> Result<(), Outcome> {
     let credentials = find_credentials(config_dir, image, sender).await;
-    let options = CreateImageOptionsBuilder::default().from_image(&with_tag(image)).build();
+    let options = CreateImageOptionsBuilder::default().from_image(image).build();
     let mut stream = std::pin::pin!(docker.create_image(Some(options), None, credentials));
-    let mut meter = Meter::new(image);
+    let mut meter = Meter::new(image, stall);
     loop {
         let next = tokio::time::timeout_at(meter.stalled_at, stream.next()).await;
         match next {
             Err(_) => {
-                let seconds = STALL_MAX.as_secs();
+                let seconds = stall.as_secs_f32();
                 let words = format!("cannot pull '{image}': no progress for {seconds} s");
-                return Err(Outcome::new(Cause::Image, words));
+                return Err(Outcome::new(Cause::Infra, words));
             }
             Ok(None) => return Ok(()),
             Ok(Some(Err(error))) => {
@@ -155,14 +217,20 @@ async fn find_credentials(
 
 /// What the engine or the registry said, as the end of an attempt.
 fn refused(image: &str, error: &CallError) -> Outcome {
-    match error {
+    let (cause, words) = match error {
+        // A name may hold any of the words.
         CallError::Refused { message, .. } => {
-            let is_disk = DISK_WORDS.iter().any(|words| message.contains(words));
-            let cause = if is_disk { Cause::Infra } else { Cause::Image };
-            Outcome::new(cause, format!("cannot pull '{image}': {message}"))
+            (cause_of(&message.replace(without_tag(image), "")), message.clone())
         }
-        lost => Outcome::new(Cause::Infra, format!("cannot pull '{image}': {lost}")),
-    }
+        lost => (Cause::Infra, lost.to_string()),
+    };
+    Outcome::new(cause, format!("cannot pull '{image}': {words}"))
+}
+
+fn cause_of(message: &str) -> Cause {
+    let message = message.to_lowercase();
+    let says = |list: &[&str]| list.iter().any(|words| message.contains(words));
+    if !says(&AWAY_WORDS) && says(&IMAGE_WORDS) { Cause::Image } else { Cause::Infra }
 }
 
 /// What is known of one layer.
@@ -178,6 +246,7 @@ struct Layer {
 struct Meter {
     image: String,
     layers: HashMap<String, Layer>,
+    stall: Duration,
     stalled_at: Instant,
     /// Bytes since progress was last seen.
     trickle: u64,
@@ -186,11 +255,12 @@ struct Meter {
 }
 
 impl Meter {
-    fn new(image: &str) -> Self {
+    fn new(image: &str, stall: Duration) -> Self {
         Self {
             image: image.to_owned(),
             layers: HashMap::new(),
-            stalled_at: Instant::now() + STALL_MAX,
+            stall,
+            stalled_at: Instant::now() + stall,
             trickle: 0,
             told_at: None,
             told_tenth: 0,
@@ -209,7 +279,7 @@ impl Meter {
         self.trickle += current.saturating_sub(layer.current);
         if is_new || self.trickle >= STALL_BYTES {
             self.trickle = 0;
-            self.stalled_at = now + STALL_MAX;
+            self.stalled_at = now + self.stall;
         }
         status.clone_into(&mut layer.status);
         if status == "Downloading" {
@@ -263,7 +333,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn progress_is_told_every_tenth_or_every_two_seconds() {
-        let mut meter = Meter::new("x");
+        let mut meter = Meter::new("x", PULL_STALL_DEFAULT);
         let start = Instant::now();
         let mib = 1 << 20;
         let first = meter.take(&message("Downloading", mib, 100 * mib), start).unwrap();
@@ -278,7 +348,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_trickle_and_a_countdown_are_no_progress() {
-        let mut meter = Meter::new("x");
+        let mut meter = Meter::new("x", PULL_STALL_DEFAULT);
         let start = Instant::now();
         meter.take(&message("Downloading", 0, 100 << 20), start);
         let end = meter.stalled_at;
@@ -295,12 +365,47 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_is_not_the_images_fault() {
+    fn the_name_of_an_image_says_nothing_of_its_cause() {
+        let cause = |image: &str, message: &str| {
+            let message = message.to_owned();
+            refused(image, &CallError::Refused { what: "pull an image", status: 404, message })
+                .cause
+        };
+        let missing = "manifest for r:5000/timeout:1 not found: manifest unknown";
+        assert_eq!(cause("r:5000/timeout:1", missing), Cause::Image);
+        assert_eq!(cause("not found", "something new about not found"), Cause::Infra);
+        assert_eq!(without_tag("a@sha256:00"), "a");
+        assert_eq!(without_tag("a"), "a");
+    }
+
+    #[test]
+    fn only_an_image_that_is_not_to_be_had_is_the_tasks_fault() {
         let cause = |message: &str| {
             let message = message.to_owned();
             refused("x", &CallError::Refused { what: "pull an image", status: 500, message }).cause
         };
-        assert_eq!(cause("manifest unknown"), Cause::Image);
-        assert_eq!(cause("write /var/lib/x: no space left on device"), Cause::Infra);
+        for words in [
+            "manifest for x:1 not found: manifest unknown: manifest unknown",
+            "pull access denied for x, repository does not exist or may require 'docker login'",
+            "unauthorized: authentication required",
+            "no matching manifest for linux/arm64 in the manifest list entries",
+            "Get \"https://typo.example/v2/\": dial tcp: lookup typo.example: no such host",
+            "invalid reference format",
+        ] {
+            assert_eq!(cause(words), Cause::Image, "{words}");
+        }
+        for words in [
+            "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused",
+            "Get \"https://r.example/v2/\": dial tcp: lookup r.example: server misbehaving",
+            "Get \"https://r.example/v2/\": net/http: TLS handshake timeout",
+            "Get \"https://r.example/v2/\": request canceled while waiting for connection",
+            "received unexpected HTTP status: 503 Service Unavailable",
+            "unexpected EOF",
+            "write /var/lib/x: no space left on device",
+            "toomanyrequests: You have reached your pull rate limit",
+            "something that nobody has seen yet",
+        ] {
+            assert_eq!(cause(words), Cause::Infra, "{words}");
+        }
     }
 }

@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
@@ -16,19 +17,22 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::container;
-use super::engine::{CREATE_DEADLINE, CallError, READ_DEADLINE, START_DEADLINE, call};
+use super::engine::{CREATE_DEADLINE, CallError, START_DEADLINE, call};
 use super::gpu::GpuHold;
 use super::image::PullState;
 use super::log::{Frames, LogCopy, attach};
 use super::output::{self, Gathered};
 use super::remove;
-use super::wait::{Finish, Stop, Waited, Waiter};
+use super::wait::{self, Finish, Stop, Waited, Waiter};
 use super::{OUTPUT_PATH, Shared};
 use crate::clock;
 use crate::executor::{Assignment, Ended, Progress, RunChannels};
 
 /// How many names are tried when a foreign container has ours.
 const NAME_RETRIES_MAX: u32 = 8;
+
+/// How long the end of an attempt waits for the removal of its container, which has ended.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What became of a container that is not ours to remove any more.
 const REMOVED_WORDS: &str = "somebody else removed the container while the task ran";
@@ -48,6 +52,8 @@ struct Life {
     log: LogCopy,
     stop: Stop,
     output_dir: PathBuf,
+    /// Whether its container was asked to start and is not known to have ended.
+    may_run: bool,
 }
 
 /// Takes an attempt from its image to its removal.
@@ -59,13 +65,16 @@ pub(super) async fn live(
 ) -> Ended {
     let RunChannels { progress, log, stop, output_dir } = channels;
     let (log, stop) = (LogCopy::new(log), Stop::new(stop, abandoned));
-    let mut life = Life { shared, assignment, progress, log, stop, output_dir };
+    let mut life = Life { shared, assignment, progress, log, stop, output_dir, may_run: false };
     let ended = life.forward().await.unwrap_or_else(|outcome| Ended {
-        outcome,
+        outcome: life.or_stopped(outcome),
         at: clock::wall(),
         files: Vec::new(),
     });
     life.log.finish().await;
+    if ended.outcome.cause == Cause::Infra {
+        life.shared.suspicion.notify_one();
+    }
     let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
     tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
     ended
@@ -80,6 +89,14 @@ impl Life {
         let ended = self.run(container).await;
         self.remove(&id).await;
         ended
+    }
+
+    /// A fault of the engine's in an attempt that somebody stopped is its stop.
+    fn or_stopped(&self, outcome: Outcome) -> Outcome {
+        match self.stop.find_request() {
+            Some(request) if outcome.cause == Cause::Infra => Outcome::new(request.cause, ""),
+            _ => outcome,
+        }
     }
 
     async fn run(&mut self, container: Container) -> Result<Ended, Outcome> {
@@ -168,8 +185,8 @@ impl Life {
                 Err(error) if error.status() == Some(409) && retry < NAME_RETRIES_MAX => retry += 1,
                 Err(error) => {
                     if error.status().is_none() {
-                        let settings = &shared.settings;
-                        remove::remove_strays(&shared.docker, settings, &attempt).await;
+                        let (docker, settings) = (shared.docker.clone(), shared.settings.clone());
+                        tokio::spawn(remove::watch_strays(docker, settings, attempt));
                     }
                     return Err(self.not_created(&error));
                 }
@@ -192,7 +209,9 @@ impl Life {
     fn not_created(&self, error: &CallError) -> Outcome {
         let image = &self.assignment.spec.image;
         match error {
-            CallError::Refused { status: 404, message, .. } => {
+            CallError::Refused { status: 404, message, .. }
+                if message.contains("No such image") =>
+            {
                 let never = self.assignment.spec.pull == PullPolicy::Never;
                 let hint = if never { " (the pull policy is 'never')" } else { "" };
                 Outcome::new(Cause::Image, format!("{message}{hint}"))
@@ -216,25 +235,31 @@ impl Life {
         let infra = |error: CallError| Outcome::new(Cause::Infra, error.to_string());
         let frames = attach(&docker, &container.id).await.map_err(infra)?;
         tracing::info!(%attempt, "Starting container");
+        self.may_run = true;
         let started = docker.start_container(&container.id, None);
         if let Err(error) = call("start a container", START_DEADLINE, started).await {
-            return Err(self.not_started(&container.id, &error).await);
+            self.check_started(&container.id, error).await?;
         }
         drop(container.permit);
         self.tell(Progress::Started(clock::wall())).await;
         Ok(frames)
     }
 
-    /// A command that does not exist or may not run is the task's own failure: the engine then
+    /// What came of a start that failed. When only its answer was lost, the container goes on. A
+    /// command that does not exist or may not run is the task's own failure: the engine then
     /// records the exit code that a shell would give.
-    async fn not_started(&self, id: &str, error: &CallError) -> Outcome {
-        if let CallError::Refused { status: 400..500, message, .. } = error
-            && let Ok(inspected) = self.inspect(id).await
-            && let Some(code @ (126 | 127)) = inspected.state.and_then(|state| state.exit_code)
-        {
-            return Outcome::new(Cause::Exit(code as i32), message.clone());
+    async fn check_started(&self, id: &str, error: CallError) -> Result<(), Outcome> {
+        let (inspected, _) = wait::inspect(&self.shared.docker, id).await;
+        let state = inspected.and_then(|inspected| inspected.state).unwrap_or_default();
+        if error.status().is_none() && parse_time(state.started_at.as_deref()).is_some() {
+            return Ok(());
         }
-        Outcome::new(Cause::Infra, error.to_string())
+        if let CallError::Refused { status: 400..500, message, .. } = &error
+            && let Some(code @ (126 | 127)) = state.exit_code
+        {
+            return Err(Outcome::new(Cause::Exit(code as i32), message.clone()));
+        }
+        Err(Outcome::new(Cause::Infra, error.to_string()))
     }
 
     /// Step 4: until the container has ended and its output was read.
@@ -249,22 +274,20 @@ impl Life {
             end
         };
         let copying = self.log.copy(frames, &ended);
-        tokio::join!(waiting, copying).0
+        let (end, ()) = tokio::join!(waiting, copying);
+        self.may_run = false;
+        end
     }
 
     /// Step 5: what the engine recorded, what is missing of the log, and the files.
     async fn collect(&mut self, id: &str, waited: Waited) -> Result<Ended, Outcome> {
         let Waited { finish, was_away } = waited;
-        let inspected = match (&finish, self.inspect(id).await) {
-            (Finish::EngineLost(words), _) => {
-                return Err(Outcome::new(Cause::Infra, words.clone()));
-            }
-            (_, Ok(inspected)) => inspected,
-            (Finish::Stopped(request), Err(_)) => return Err(Outcome::new(request.cause, "")),
-            (_, Err(error)) if error.is_not_found() => {
-                return Err(Outcome::new(Cause::Infra, REMOVED_WORDS));
-            }
-            (_, Err(error)) => return Err(Outcome::new(Cause::Infra, error.to_string())),
+        let (inspected, _) = wait::inspect(&self.shared.docker, id).await;
+        let Some(inspected) = inspected else {
+            return Err(match finish {
+                Finish::Stopped(request) => Outcome::new(request.cause, ""),
+                _ => Outcome::new(Cause::Infra, REMOVED_WORDS),
+            });
         };
         let state = inspected.state.clone().unwrap_or_default();
         let at = finished_at(&state).unwrap_or_else(clock::wall);
@@ -321,11 +344,6 @@ impl Life {
         }
     }
 
-    async fn inspect(&self, id: &str) -> Result<ContainerInspectResponse, CallError> {
-        let inspected = self.shared.docker.inspect_container(id, None);
-        call("inspect a container", READ_DEADLINE, inspected).await
-    }
-
     async fn gather(
         &self,
         id: &str,
@@ -345,14 +363,22 @@ impl Life {
         output::gather_archive(&self.shared.docker, id, &self.output_dir).await
     }
 
-    /// Step 6, always: the container and its volume.
+    /// Step 6, always: the container and its volume. One that may still run takes its capacity
+    /// until it is gone; one that has ended takes only space, and its end need not wait for that.
     async fn remove(&mut self, id: &str) {
-        if let Err(error) = remove::remove(&self.shared.docker, id).await {
-            tracing::warn!(attempt = %self.assignment.attempt, "Container {id} is left: {error}");
-            let docker = self.shared.docker.clone();
-            tokio::spawn(remove::remove_until_gone(docker, id.to_owned(), remove::LEFT_PAUSE));
-            self.note(format!("the container is left until the engine removes it: {error}")).await;
+        let docker = self.shared.docker.clone();
+        if self.may_run {
+            return remove::remove_until_gone(docker, id.to_owned(), Duration::ZERO).await;
         }
+        let removal = remove::remove(&self.shared.docker, id);
+        let why = match tokio::time::timeout(REMOVE_PATIENCE, removal).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("it takes longer than {} s", REMOVE_PATIENCE.as_secs()),
+        };
+        tracing::warn!(attempt = %self.assignment.attempt, "Container {id} is left: {why}");
+        tokio::spawn(remove::remove_until_gone(docker, id.to_owned(), remove::LEFT_PAUSE));
+        self.note(format!("the container is left until the engine removes it: {why}")).await;
     }
 
     async fn note(&self, words: String) {
@@ -368,7 +394,11 @@ impl Life {
 
 /// The engine's record of the end; its zero time means that there is none.
 fn finished_at(state: &ContainerState) -> Option<Timestamp> {
-    let text = state.finished_at.as_deref()?;
-    let at = text.parse::<jiff::Timestamp>().ok()?;
+    parse_time(state.finished_at.as_deref())
+}
+
+/// A time of the engine's.
+fn parse_time(text: Option<&str>) -> Option<Timestamp> {
+    let at = text?.parse::<jiff::Timestamp>().ok()?;
     u64::try_from(at.as_millisecond()).ok().filter(|ms| *ms > 0).map(Timestamp)
 }

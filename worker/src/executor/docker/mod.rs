@@ -31,12 +31,13 @@ use std::time::Duration;
 
 use bollard::Docker;
 use cloudai_model::{Cause, Outcome, WorkerId};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connect::Features;
 use self::gpu::Gpus;
+pub use self::image::PULL_STALL_DEFAULT;
 use self::image::Pulls;
 use super::{Assignment, Ended, Engine, ExecutorError, RunChannels};
 use crate::clock;
@@ -62,6 +63,8 @@ pub struct DockerSettings {
     pub starts_at_once_max: usize,
     /// The volumes that tasks may name.
     pub volumes: BTreeMap<String, VolumeSource>,
+    /// How long a pull may go on without progress; see [`PULL_STALL_DEFAULT`].
+    pub pull_stall: Duration,
     /// The directory of the Docker client's `config.json`; `None` is `$DOCKER_CONFIG`, else
     /// `~/.docker`.
     pub docker_config_dir: Option<PathBuf>,
@@ -86,6 +89,7 @@ impl DockerSettings {
             host: None,
             starts_at_once_max: cores * STARTS_PER_CORE,
             volumes: BTreeMap::new(),
+            pull_stall: PULL_STALL_DEFAULT,
             docker_config_dir: None,
         }
     }
@@ -107,6 +111,8 @@ struct Shared {
     pulls: Arc<Pulls>,
     gpus: Gpus,
     lives: TaskTracker,
+    /// Rung when an attempt ended by a fault that may be the engine's.
+    suspicion: Notify,
 }
 
 impl DockerExecutor {
@@ -119,9 +125,10 @@ impl DockerExecutor {
         let shared = Shared {
             docker,
             starts: Arc::new(Semaphore::new(starts)),
-            pulls: Arc::default(),
+            pulls: Arc::new(Pulls::new(settings.pull_stall)),
             gpus: Gpus::new(features.gpu_count),
             lives: TaskTracker::new(),
+            suspicion: Notify::new(),
             features,
             settings,
         };
@@ -131,6 +138,16 @@ impl DockerExecutor {
     /// Asks the engine who it is: what it can do, and that it is alive.
     pub async fn probe(&self) -> Result<Engine, ExecutorError> {
         connect::probe(&self.shared.docker, &self.shared.features).await
+    }
+
+    /// Asks the engine for a sign of life.
+    pub async fn ping(&self) -> Result<(), ExecutorError> {
+        Ok(connect::ping(&self.shared.docker).await?)
+    }
+
+    /// Resolves when an attempt has ended by a fault that may be the engine's.
+    pub async fn suspected(&self) {
+        self.shared.suspicion.notified().await;
     }
 
     /// Removes every container that an earlier process of this worker left, with its volumes, and

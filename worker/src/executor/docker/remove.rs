@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use cloudai_model::AttemptId;
@@ -19,21 +19,21 @@ use crate::executor::ExecutorError;
 const SWEEP_CONCURRENCY: usize = 8;
 /// How long a whole sweep may take.
 const SWEEP_DEADLINE: Duration = Duration::from_mins(2);
+/// When a container is looked for that a create without an answer may have left: after 0.5 s, and
+/// then ever more rarely, for about ten minutes.
+const STRAY_PAUSE_MIN: Duration = Duration::from_millis(500);
+const STRAY_PAUSE_MAX: Duration = Duration::from_mins(2);
+const STRAY_LOOKS_MAX: usize = 12;
 /// How often a removal is tried again, with 0.2 to 5 s between.
 const REMOVE_RETRIES_MAX: usize = 6;
 const REMOVE_PAUSE_MIN: Duration = Duration::from_millis(200);
 const REMOVE_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// The pause between the tries to remove what was left behind.
+/// The pause before what was left behind is tried again.
 pub(super) const LEFT_PAUSE: Duration = Duration::from_secs(30);
 
 /// Removes a container, running or not, with its anonymous volumes. One that is gone is a success.
 pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), CallError> {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(REMOVE_PAUSE_MIN)
-        .with_max_delay(REMOVE_PAUSE_MAX)
-        .with_max_times(REMOVE_RETRIES_MAX)
-        .with_jitter();
-    (|| remove_once(docker, id)).retry(pauses).await
+    (|| remove_once(docker, id)).retry(pauses().with_max_times(REMOVE_RETRIES_MAX)).await
 }
 
 async fn remove_once(docker: &Docker, id: &str) -> Result<(), CallError> {
@@ -45,19 +45,24 @@ async fn remove_once(docker: &Docker, id: &str) -> Result<(), CallError> {
     }
 }
 
-/// Goes on where [`remove`] gave up, for as long as the process lives: the engine was away, and
-/// what runs in it still must not run on unseen.
+/// Removes a container however long that takes, beginning after `pause`: the engine is away, or
+/// the container does not die, and what runs in it must not run on unseen.
 pub(super) async fn remove_until_gone(docker: Docker, id: String, pause: Duration) {
-    loop {
-        tokio::time::sleep(pause).await;
-        match remove_once(&docker, &id).await {
-            Ok(()) => {
-                tracing::info!("Container {id}, which was left behind, is removed");
-                return;
-            }
-            Err(error) => tracing::debug!("Container {id} is still left behind: {error}"),
-        }
+    tokio::time::sleep(pause).await;
+    let mut pauses = pauses().build();
+    while let Err(error) = remove_once(&docker, &id).await {
+        tracing::debug!("Container {id} is still there: {error}");
+        tokio::time::sleep(pauses.next().unwrap_or(LEFT_PAUSE)).await;
     }
+    tracing::debug!("Container {id} is gone");
+}
+
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(REMOVE_PAUSE_MIN)
+        .with_max_delay(REMOVE_PAUSE_MAX)
+        .without_max_times()
+        .with_jitter()
 }
 
 /// The ids of this worker's containers, or of those of one attempt.
@@ -101,8 +106,20 @@ pub(super) async fn sweep(
     Ok(count)
 }
 
-/// Removes what a create without an answer may have left. Nobody waits for its result: what stays
-/// is removed by the next sweep.
+/// Removes what a create without an answer may have left, also what the engine makes of it only
+/// later: it is looked for again and again, more and more rarely. Such a container never started.
+pub(super) async fn watch_strays(docker: Docker, settings: DockerSettings, attempt: AttemptId) {
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(STRAY_PAUSE_MIN)
+        .with_max_delay(STRAY_PAUSE_MAX)
+        .with_max_times(STRAY_LOOKS_MAX);
+    for pause in pauses.build() {
+        tokio::time::sleep(pause).await;
+        remove_strays(&docker, &settings, &attempt).await;
+    }
+}
+
+/// Removes what there is of an attempt.
 pub(super) async fn remove_strays(docker: &Docker, settings: &DockerSettings, attempt: &AttemptId) {
     let ids = match list(docker, settings, Some(attempt)).await {
         Ok(ids) => ids,

@@ -1,12 +1,14 @@
 //! Waiting for a container's end, and bringing it about: the stop that somebody asks for, the
-//! time-out, SIGTERM, grace, SIGKILL. It must never say that a container ended while the engine
-//! says that it runs: its capacity is taken until it is really gone. Read next: `life.rs`.
+//! time-out, SIGTERM, grace, SIGKILL. It must never say that a container ended before the engine
+//! said so, however long the engine is away: its capacity is taken until it is really gone. Read
+//! next: `life.rs`.
 
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder, Retryable};
 use bollard::Docker;
 use bollard::errors::Error as BollardError;
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptionsBuilder};
 use cloudai_model::{Cause, Limits};
 use futures_util::StreamExt;
@@ -19,10 +21,14 @@ use crate::executor::StopRequest;
 
 /// How often a SIGKILL is repeated to a container that stays.
 const KILL_INTERVAL: Duration = Duration::from_secs(10);
-/// How long an engine may be away before its containers are given up: 0.1 s doubled up to 5 s.
-const ENGINE_RETRIES_MAX: usize = 20;
+/// The pauses between the calls to an engine that is away: 0.1 s, doubled up to 5 s, without end.
 const ENGINE_PAUSE_MIN: Duration = Duration::from_millis(100);
 const ENGINE_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often a container is looked at beside a wait that says nothing: the answer may be lost with
+/// a connection that nobody closed.
+const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+/// How often a signal that the engine refused is sent again at once.
+const SIGNAL_RETRIES_MAX: usize = 3;
 
 /// The wish to end an attempt, from either side: a request, or the future that was dropped.
 #[derive(Debug)]
@@ -47,8 +53,6 @@ pub(super) enum Finish {
     EngineFailed,
     /// The container does not exist any more.
     Gone,
-    /// The engine stayed away; whether the container runs is unknown.
-    EngineLost(String),
 }
 
 /// The end of a wait.
@@ -159,14 +163,31 @@ impl<'a> Waiter<'a> {
 /// SIGTERM, unless there is no grace at all.
 async fn begin(docker: &Docker, id: &str, finish: Finish, grace_ms: u64) -> Stopping {
     let signal = if grace_ms == 0 { "SIGKILL" } else { "SIGTERM" };
-    match kill(docker, id, signal).await {
-        Err(error) if is_ended(&error) => return Stopping::TooLate,
+    let again = pauses().with_max_times(SIGNAL_RETRIES_MAX);
+    // One without an answer may have been delivered; a second SIGTERM means something else.
+    let is_undelivered = |error: &CallError| error.status().is_some() && !is_ended(error);
+    let sent = (|| kill(docker, id, signal)).retry(again).when(is_undelivered).await;
+    match sent {
+        // A paused container, too, gets a 409.
+        Err(error) if is_ended(&error) && !may_run(docker, id).await => return Stopping::TooLate,
         // The kill after the grace finds out.
         Err(error) => tracing::warn!("Container {id} did not get {signal}: {error}"),
         Ok(()) => {}
     }
     let wait = if grace_ms == 0 { KILL_INTERVAL } else { Duration::from_millis(grace_ms) };
     Stopping::Until { kill_at: Instant::now() + wait, finish, hurried: false }
+}
+
+/// Whether the engine does not say that the container has ended.
+async fn may_run(docker: &Docker, id: &str) -> bool {
+    match call("inspect a container", READ_DEADLINE, docker.inspect_container(id, None)).await {
+        Ok(inspected) => is_running(&inspected),
+        Err(error) => !error.is_not_found(),
+    }
+}
+
+fn is_running(inspected: &ContainerInspectResponse) -> bool {
+    inspected.state.as_ref().and_then(|state| state.running) == Some(true)
 }
 
 impl Stopping {
@@ -196,10 +217,9 @@ impl Stopping {
 
     /// What the end means after this much stopping.
     fn finish(self, exited: Finish) -> Finish {
-        match (self, exited) {
-            (_, Finish::EngineLost(words)) => Finish::EngineLost(words),
-            (Self::Until { finish, .. }, _) => finish,
-            (Self::Not | Self::TooLate, exited) => exited,
+        match self {
+            Self::Until { finish, .. } => finish,
+            Self::Not | Self::TooLate => exited,
         }
     }
 }
@@ -216,78 +236,97 @@ async fn kill(docker: &Docker, id: &str, signal: &str) -> Result<(), CallError> 
     call("signal a container", KILL_DEADLINE, docker.kill_container(id, Some(options))).await
 }
 
-/// Whether a signal came too late: 409 is "is not running", 404 "no such container".
+/// Whether a signal may have come too late: 409 is "is not running", 404 "no such container".
 fn is_ended(error: &CallError) -> bool {
     matches!(error.status(), Some(404 | 409))
 }
 
-/// Resolves when the container has ended, or cannot be waited for, and says whether the engine was
-/// away meanwhile. The container was started, so the condition `not-running` cannot be met before
-/// it ran, and is met at once when it ended.
+/// Resolves when the container has ended, and says whether the engine was away meanwhile. The
+/// container was started, so the condition `not-running` cannot be met before it ran, and is met at
+/// once when it ended.
 async fn until_exit(docker: &Docker, id: &str) -> (Finish, bool) {
     let mut was_away = false;
+    let mut again = pauses().build();
     loop {
-        let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
-        let mut answers = std::pin::pin!(docker.wait_container(id, Some(options)));
-        let why = match answers.next().await {
-            Some(Ok(_) | Err(BollardError::DockerContainerWaitError { .. })) => {
-                return (Finish::ByItself, was_away);
-            }
-            Some(Err(error)) => CallError::new("wait for a container", &error).to_string(),
-            None => "the engine ended a wait without an answer".to_owned(),
-        };
-        tracing::debug!("Looking at container {id}: {why}");
+        let began = Instant::now();
+        match wait_once(docker, id).await {
+            Ok(finish) => return (finish, was_away),
+            Err(why) => tracing::debug!("Looking at container {id}: {why}"),
+        }
         was_away = true;
-        let finish = match look(docker, id).await {
-            // An engine that kept it running did not end it.
-            Look::Running => continue,
-            Look::Ended { after_outage: true } => Finish::EngineFailed,
-            Look::Ended { after_outage: false } => Finish::ByItself,
-            Look::Gone => Finish::Gone,
-            Look::Lost(why) => Finish::EngineLost(why),
-        };
-        return (finish, was_away);
+        if let Some(finish) = look(docker, id).await {
+            return (finish, was_away);
+        }
+        // An engine that kept it running did not end it.
+        if began.elapsed() > ENGINE_PAUSE_MAX {
+            again = pauses().build();
+        }
+        pause(&mut again).await;
     }
 }
 
-enum Look {
-    Running,
-    /// An engine that answers at once was not restarted; only a connection broke.
-    Ended {
-        after_outage: bool,
-    },
-    Gone,
-    Lost(String),
-}
-
-/// Asks until the engine answers, for about a minute and a half.
-async fn look(docker: &Docker, id: &str) -> Look {
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(ENGINE_PAUSE_MIN)
-        .with_max_delay(ENGINE_PAUSE_MAX)
-        .with_max_times(ENGINE_RETRIES_MAX)
-        .with_jitter()
-        .build();
-    let mut after_outage = false;
+/// One wait, for as long as its connection lasts.
+async fn wait_once(docker: &Docker, id: &str) -> Result<Finish, String> {
+    let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
+    let mut answers = std::pin::pin!(docker.wait_container(id, Some(options)));
     loop {
-        let inspected = docker.inspect_container(id, None);
-        match call("inspect a container", READ_DEADLINE, inspected).await {
-            Ok(inspected) => {
-                let running = inspected.state.and_then(|state| state.running);
-                let is_running = running == Some(true);
-                return if is_running { Look::Running } else { Look::Ended { after_outage } };
+        match tokio::time::timeout(LOOK_INTERVAL, answers.next()).await {
+            Ok(Some(Ok(_) | Err(BollardError::DockerContainerWaitError { .. }))) => {
+                return Ok(Finish::ByItself);
             }
-            Err(error) if error.is_not_found() => return Look::Gone,
-            Err(error) => {
-                let Some(pause) = pauses.next() else {
-                    let words = format!("the engine stayed away while the task ran: {error}");
-                    return Look::Lost(words);
-                };
-                tokio::time::sleep(pause).await;
+            Ok(Some(Err(error))) => {
+                return Err(CallError::new("wait for a container", &error).to_string());
+            }
+            Ok(None) => return Err("the engine ended a wait without an answer".to_owned()),
+            Err(_) => {
+                if let Some(finish) = look(docker, id).await {
+                    return Ok(finish);
+                }
             }
         }
-        after_outage = true;
     }
+}
+
+/// What the engine says of a container that a wait says nothing of; `None` when it runs.
+async fn look(docker: &Docker, id: &str) -> Option<Finish> {
+    let (inspected, after_outage) = inspect(docker, id).await;
+    match inspected {
+        None => Some(Finish::Gone),
+        Some(inspected) if is_running(&inspected) => None,
+        // An engine that answers at once was not restarted; only a connection broke.
+        Some(_) if after_outage => Some(Finish::EngineFailed),
+        Some(_) => Some(Finish::ByItself),
+    }
+}
+
+/// What the engine knows of a container, asked until it answers; `None` when there is no such
+/// container. The other is whether the engine was away.
+pub(super) async fn inspect(docker: &Docker, id: &str) -> (Option<ContainerInspectResponse>, bool) {
+    let mut again = pauses().build();
+    let mut was_away = false;
+    loop {
+        match call("inspect a container", READ_DEADLINE, docker.inspect_container(id, None)).await {
+            Ok(inspected) => return (Some(inspected), was_away),
+            Err(error) if error.is_not_found() => return (None, was_away),
+            Err(error) => {
+                tracing::debug!("Container {id} is asked for again: {error}");
+                was_away |= error.status().is_none();
+            }
+        }
+        pause(&mut again).await;
+    }
+}
+
+fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(ENGINE_PAUSE_MIN)
+        .with_max_delay(ENGINE_PAUSE_MAX)
+        .without_max_times()
+        .with_jitter()
+}
+
+async fn pause(again: &mut ExponentialBackoff) {
+    tokio::time::sleep(again.next().unwrap_or(ENGINE_PAUSE_MAX)).await;
 }
 
 #[cfg(test)]
@@ -325,7 +364,5 @@ mod tests {
         assert_eq!(Stopping::TooLate.finish(Finish::ByItself), Finish::ByItself);
         assert_eq!(until().finish(Finish::ByItself), finish);
         assert_eq!(until().finish(Finish::Gone), finish);
-        let lost = Finish::EngineLost("x".into());
-        assert_eq!(until().finish(lost.clone()), lost);
     }
 }
