@@ -215,6 +215,11 @@ impl Ledger {
             None
         };
         if let Some(reason) = refusal {
+            // The master tries elsewhere once it hears of it: an assign that is still on its way
+            // must not start here what already runs there.
+            if reason == RefusalReason::Full {
+                self.remember(attempt);
+            }
             effects.push(Effect::Refuse { attempt, reason });
             return;
         }

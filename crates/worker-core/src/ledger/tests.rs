@@ -386,15 +386,17 @@ fn the_ledger_is_bounded_and_says_no_at_its_bound() {
          delivered task-1-a1
          assign task-5-a1
          forget task-1-a1
-         assign task-5-a1",
+         assign task-5-a1
+         assign task-6-a1",
         "start task-1-a1
          start task-2-a1
          start task-3-a1
          start task-4-a1
          refuse task-5-a1 Full
-         refuse task-5-a1 Full
+         refuse task-5-a1 Outdated
          drop task-1-a1
-         start task-5-a1",
+         refuse task-5-a1 Outdated
+         start task-6-a1",
     );
 }
 
