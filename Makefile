@@ -1,6 +1,6 @@
 # The front door: each target is one line into cargo, xtask or a script.
 .DEFAULT_GOAL := help
-.PHONY: help setup proto master worker all sample-task run test lint bench chaos clean install
+.PHONY: help setup proto master worker all sample-task run test lint bench chaos sim clean install
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,9 @@ bench: ## Measure: overhead over bare Docker, tasks per second, latency, restart
 
 chaos: ## Kill, stop and cut off a cluster under load, then judge (MINUTES=10 SEED=…)
 	@scripts/with-docker.sh scripts/chaos.sh "$(MINUTES)" "$(SEED)"
+
+sim: ## Simulate faults: RUNS=1000 seeds from SEED on (default: the clock)
+	@cargo run --release --locked --package cloudai-sim -- --runs $(or $(RUNS),1000) $(if $(SEED),--seed $(SEED))
 
 install: ## Install cloudai, master-node and worker-node (PREFIX=/usr/local)
 	@scripts/install.sh

@@ -74,6 +74,7 @@ const LAWS: [Law; 16] = [
         ],
         Outside::Any,
     ),
+    // Chance from one number (fastrand), and arguments (lexopt): nothing that the cores see.
     law(
         "cloudai-sim",
         &[
@@ -83,7 +84,7 @@ const LAWS: [Law; 16] = [
             "cloudai-worker-core",
             "cloudai-database",
         ],
-        Outside::Only(&[]),
+        Outside::Only(&["fastrand", "lexopt"]),
     ),
     law(
         "cloudai",

@@ -1,0 +1,127 @@
+//! The master's disk: the real stores behind it, which survive a master, can fail a commit, and
+//! lose nothing else.
+
+use std::path::PathBuf;
+
+use cloudai_database::{MemoryStore, SqliteStore, Store, StoreError};
+use cloudai_model::{Event, JobId, JobShape, Journal, RequestId, Snapshot};
+
+use crate::scenario::StoreKind;
+
+/// A store, and what survives of it when its master dies.
+pub(crate) struct Disk {
+    store: Box<dyn Store>,
+    files: Option<Files>,
+    memory: MemoryStore,
+    /// How the next commit fails: whether it is stored all the same.
+    pub(crate) fails: Option<bool>,
+    /// The last commit failed, but was stored.
+    pub(crate) kept: bool,
+    /// The next commit is answered and not stored: a planted bug.
+    pub(crate) forgets: bool,
+}
+
+/// The directories of a SQLite store: one for each life of the master.
+struct Files {
+    root: PathBuf,
+    life: u32,
+}
+
+impl Files {
+    fn dir(&self) -> PathBuf {
+        self.root.join(self.life.to_string())
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        // What is left is in the system's directory for such things.
+        let _ = std::fs::remove_dir_all(&self.root);
+    }
+}
+
+impl Disk {
+    /// An empty disk. `name` tells it from those of other runs of this process.
+    pub(crate) fn new(kind: StoreKind, name: &str) -> Result<Self, StoreError> {
+        let memory = MemoryStore::default();
+        let files = (kind == StoreKind::Sqlite).then(|| Files { root: root(name), life: 0 });
+        let store: Box<dyn Store> = match &files {
+            None => Box::new(memory.clone()),
+            Some(files) => Box::new(SqliteStore::open(&files.dir())?),
+        };
+        Ok(Self { store, files, memory, fails: None, kept: false, forgets: false })
+    }
+
+    /// The master was killed: what the system has of the files is all that there is. The copy is
+    /// taken while the store is open, so that nothing is tidied up before.
+    pub(crate) fn reopen(&mut self) -> Result<(), StoreError> {
+        let Some(files) = &mut self.files else {
+            self.store = Box::new(self.memory.clone());
+            return Ok(());
+        };
+        let from = files.dir();
+        files.life += 1;
+        let to = files.dir();
+        let copied = copy_files(&from, &to);
+        copied.map_err(|source| StoreError::Io { doing: "copy", path: from.clone(), source })?;
+        self.store = Box::new(SqliteStore::open(&to)?);
+        // The directory of the dead master; nobody reads it again.
+        let _ = std::fs::remove_dir_all(from);
+        Ok(())
+    }
+
+    pub(crate) fn load(&mut self) -> Result<Snapshot, StoreError> {
+        self.store.load()
+    }
+
+    pub(crate) fn find_request(
+        &mut self,
+        request: &RequestId,
+    ) -> Result<Option<(JobId, JobShape)>, StoreError> {
+        self.store.find_request(request)
+    }
+
+    pub(crate) fn store(&self) -> &dyn Store {
+        self.store.as_ref()
+    }
+
+    pub(crate) const fn is_in_memory(&self) -> bool {
+        self.files.is_none()
+    }
+}
+
+impl Journal for Disk {
+    type Error = StoreError;
+
+    fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        if std::mem::take(&mut self.forgets) {
+            return Ok(());
+        }
+        let Some(is_stored) = self.fails.take() else { return self.store.commit(events) };
+        self.kept = is_stored;
+        if is_stored {
+            self.store.commit(events)?;
+        }
+        Err(StoreError::Full { path: "the simulated disk".into() })
+    }
+}
+
+fn root(name: &str) -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let base = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    base.join(format!("cloudai-sim-{}-{name}", std::process::id()))
+}
+
+fn copy_files(from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // The index of the log is made anew from the log, as after a power cut.
+        let is_store = name.to_string_lossy().starts_with("cloudai.db");
+        if is_store && !name.to_string_lossy().ends_with("-shm") {
+            std::fs::copy(entry.path(), to.join(name))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,262 @@
+//! The executor of a simulated worker: the way of one attempt through the engine, as
+//! `worker/src/executor/docker/life.rs` and `worker/src/run.rs` go it: create, start, wait, remove,
+//! deliver. It dies with its worker process; the containers do not.
+
+use std::sync::Arc;
+
+use cloudai_model::{AttemptId, Cause, Outcome, TaskSpec};
+use cloudai_worker_core::Input;
+
+use crate::engine::ContainerState;
+use crate::worker::WorkerWhat;
+use crate::world::{Happening, World};
+
+/// Pause between two signals to a container that does not end.
+const KILL_INTERVAL_MS: u64 = 10_000;
+/// Pause between two tries to deliver the log and the files.
+const DELIVER_PAUSE_MS: u64 = 1_500;
+
+/// An attempt in the hands of the executor.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) spec: Arc<TaskSpec>,
+    stage: Stage,
+    /// The wish to end it, with the cause that its outcome shall carry.
+    pub(crate) stop: Option<(Cause, u64)>,
+    /// The cause under which it was signalled while it ran.
+    stopped_by: Option<Cause>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Stage {
+    Creating,
+    Starting,
+    Waiting,
+    Removing(Outcome),
+    Delivering,
+    Done,
+}
+
+/// What happens next to a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Create,
+    Start,
+    /// The engine says that the container does not run.
+    Exited,
+    /// Its time-out is over.
+    TimedOut,
+    /// It is asked to stop.
+    Stop,
+    /// Its grace is over.
+    Kill,
+    /// The container is removed.
+    Removed,
+    /// The log and the files go to the master.
+    Deliver,
+}
+
+impl Run {
+    pub(crate) const fn new(spec: Arc<TaskSpec>) -> Self {
+        Self { spec, stage: Stage::Creating, stop: None, stopped_by: None }
+    }
+
+    /// Whether its container may still run, and nobody has asked for its end.
+    pub(crate) const fn is_claimed(&self) -> bool {
+        let over = matches!(self.stage, Stage::Removing(_) | Stage::Delivering | Stage::Done);
+        !over && self.stop.is_none()
+    }
+}
+
+impl World {
+    fn find_run(&mut self, worker: usize, attempt: AttemptId) -> Option<&mut Run> {
+        self.workers[worker].process.as_mut()?.runs.get_mut(&attempt)
+    }
+
+    /// Plans the next step of a run.
+    pub(crate) fn tell_run(&mut self, worker: usize, ms: u64, attempt: AttemptId, step: Step) {
+        let life = self.workers[worker].life;
+        let what = WorkerWhat::Run { attempt, step };
+        self.queue.after(ms, Happening::Worker { worker, life, what });
+    }
+
+    pub(crate) fn begin_run(&mut self, worker: usize, attempt: AttemptId, spec: Arc<TaskSpec>) {
+        let Some(process) = self.workers[worker].process.as_mut() else { return };
+        process.runs.insert(attempt, Run::new(spec));
+        let ms = self.engines[worker].draw_answer_ms();
+        self.tell_run(worker, ms, attempt, Step::Create);
+    }
+
+    /// Asks a run to end, once.
+    pub(crate) fn stop_run(&mut self, worker: usize, attempt: AttemptId, cause: Cause, grace: u64) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stop.is_none() {
+            run.stop = Some((cause, grace));
+            self.tell_run(worker, 0, attempt, Step::Stop);
+        }
+    }
+
+    pub(crate) fn on_run(&mut self, worker: usize, attempt: AttemptId, step: Step) {
+        // Every step but the delivery needs the engine.
+        if step != Step::Deliver
+            && let Some(until_ms) = self.find_engine_wait(worker)
+        {
+            let life = self.workers[worker].life;
+            let what = WorkerWhat::Run { attempt, step };
+            self.queue.at(until_ms, Happening::Worker { worker, life, what });
+            return;
+        }
+        match step {
+            Step::Create => self.create(worker, attempt),
+            Step::Start => self.start(worker, attempt),
+            Step::Exited => self.exited(worker, attempt),
+            Step::TimedOut => self.timed_out(worker, attempt),
+            Step::Stop => self.stop(worker, attempt),
+            Step::Kill => self.kill(worker, attempt),
+            Step::Removed => self.removed(worker, attempt),
+            Step::Deliver => self.deliver(worker, attempt),
+        }
+    }
+
+    fn create(&mut self, worker: usize, attempt: AttemptId) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stage != Stage::Creating {
+            return;
+        }
+        if let Some((cause, _)) = run.stop {
+            self.finish_run(worker, attempt, Outcome::new(cause, ""));
+            return;
+        }
+        let spec = Arc::clone(&run.spec);
+        run.stage = Stage::Starting;
+        if self.engine_refuses(worker) {
+            let cause =
+                if self.engines[worker].draw_percent() < 70 { Cause::Infra } else { Cause::Image };
+            self.finish_run(worker, attempt, Outcome::new(cause, "the engine refused a create"));
+            return;
+        }
+        self.create_container(worker, attempt, spec);
+        let ms = self.engines[worker].draw_answer_ms();
+        self.tell_run(worker, ms, attempt, Step::Start);
+    }
+
+    fn start(&mut self, worker: usize, attempt: AttemptId) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stage != Stage::Starting {
+            return;
+        }
+        let (stop, timeout_ms) = (run.stop, run.spec.limits.timeout_ms);
+        if let Some((cause, _)) = stop {
+            self.finish_run(worker, attempt, Outcome::new(cause, ""));
+            return;
+        }
+        if self.engine_refuses(worker) || !self.start_container(worker, attempt) {
+            self.finish_run(
+                worker,
+                attempt,
+                Outcome::new(Cause::Infra, "the engine refused a start"),
+            );
+            return;
+        }
+        if let Some(run) = self.find_run(worker, attempt) {
+            run.stage = Stage::Waiting;
+        }
+        if let Some(timeout_ms) = timeout_ms {
+            self.tell_run(worker, timeout_ms, attempt, Step::TimedOut);
+        }
+        let at = self.wall_of(worker);
+        self.step_ledger(worker, Input::Started { attempt, at });
+    }
+
+    fn timed_out(&mut self, worker: usize, attempt: AttemptId) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stage == Stage::Waiting && run.stopped_by.is_none() {
+            let grace_ms = run.spec.limits.grace_ms;
+            self.signal(worker, attempt, Cause::Timeout, grace_ms);
+        }
+    }
+
+    fn stop(&mut self, worker: usize, attempt: AttemptId) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        let (Some((cause, grace_ms)), Stage::Waiting) = (run.stop, &run.stage) else { return };
+        match run.stopped_by {
+            None => self.signal(worker, attempt, cause, grace_ms),
+            // The time-out was first; a request may have less time than its grace.
+            Some(_) => self.tell_run(worker, grace_ms, attempt, Step::Kill),
+        }
+    }
+
+    fn signal(&mut self, worker: usize, attempt: AttemptId, cause: Cause, grace_ms: u64) {
+        if !self.signal_container(worker, attempt, grace_ms == 0) {
+            return;
+        }
+        self.say_at(worker, format_args!("engine: signalled {attempt} ({cause})"));
+        if let Some(run) = self.find_run(worker, attempt) {
+            run.stopped_by = Some(cause);
+        }
+        let wait_ms = if grace_ms == 0 { KILL_INTERVAL_MS } else { grace_ms };
+        self.tell_run(worker, wait_ms, attempt, Step::Kill);
+    }
+
+    fn kill(&mut self, worker: usize, attempt: AttemptId) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stage == Stage::Waiting && self.signal_container(worker, attempt, true) {
+            self.tell_run(worker, KILL_INTERVAL_MS, attempt, Step::Kill);
+        }
+    }
+
+    fn exited(&mut self, worker: usize, attempt: AttemptId) {
+        let state = self.engines[worker].containers.get(&attempt).map(|one| one.state);
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stage != Stage::Waiting {
+            return;
+        }
+        let outcome = match (run.stopped_by, state) {
+            (_, Some(ContainerState::Running { .. } | ContainerState::Created)) => return,
+            (Some(cause), _) => Outcome::new(cause, ""),
+            (None, Some(ContainerState::Exited { code, .. })) => {
+                Outcome::new(Cause::Exit(code), "")
+            }
+            (None, None) => Outcome::new(Cause::Infra, "somebody removed the container"),
+        };
+        self.finish_run(worker, attempt, outcome);
+    }
+
+    /// The outcome is known; it is told when the container is gone.
+    fn finish_run(&mut self, worker: usize, attempt: AttemptId, outcome: Outcome) {
+        if let Some(run) = self.find_run(worker, attempt) {
+            run.stage = Stage::Removing(outcome);
+            let ms = self.engines[worker].draw_answer_ms();
+            self.tell_run(worker, ms, attempt, Step::Removed);
+        }
+    }
+
+    fn removed(&mut self, worker: usize, attempt: AttemptId) {
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        let Stage::Removing(outcome) = std::mem::replace(&mut run.stage, Stage::Delivering) else {
+            return;
+        };
+        self.remove_container(worker, attempt);
+        self.oracle.truth.ended(attempt, &outcome);
+        let at = self.wall_of(worker);
+        self.say_at(worker, format_args!("{attempt} ended: {}", outcome.cause));
+        self.step_ledger(worker, Input::Ended { attempt, outcome, at });
+        let ms = self.draw_delay_ms();
+        self.tell_run(worker, ms, attempt, Step::Deliver);
+    }
+
+    /// The log and the files reach the master only while both are up and connected.
+    fn deliver(&mut self, worker: usize, attempt: AttemptId) {
+        let reaches = self.is_connected(worker) && self.master.life_up().is_some();
+        let Some(run) = self.find_run(worker, attempt) else { return };
+        if run.stage != Stage::Delivering {
+            return;
+        }
+        if reaches {
+            run.stage = Stage::Done;
+            self.step_ledger(worker, Input::Delivered { attempt });
+        } else {
+            self.tell_run(worker, DELIVER_PAUSE_MS, attempt, Step::Deliver);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Where the world shows the judge what happens, each thing at the moment at which it becomes true
+//! or visible.
+
+use cloudai_master_core::Answer;
+use cloudai_model::{AttemptId, Event, LossCause, WorkerId};
+
+use super::reference::Place;
+use crate::client::{Ask, CallId, is_about};
+use crate::life::Run;
+use crate::net::Orders;
+use crate::world::World;
+
+impl World {
+    fn judge(&mut self, judged: Result<(), String>) {
+        if let Err(why) = judged {
+            self.fail(why);
+        }
+    }
+
+    /// These events are stored.
+    pub(crate) fn judge_events(&mut self, events: &[Event]) {
+        for event in events {
+            self.say_event(event);
+            let judged = self.oracle.reference.apply(event);
+            self.judge(judged);
+            match event {
+                Event::TaskFinished { attempt, outcome, .. } => {
+                    let cause = outcome.cause;
+                    let by_container = !matches!(
+                        cause,
+                        cloudai_model::Cause::Cancelled
+                            | cloudai_model::Cause::WorkerLost
+                            | cloudai_model::Cause::Infra
+                    );
+                    if by_container {
+                        let judged = self.oracle.truth.check(*attempt, cause);
+                        self.judge(judged);
+                    }
+                }
+                Event::AttemptLost { attempt, cause: LossCause::Failed(cause), .. } => {
+                    let judged = self.oracle.truth.check(*attempt, *cause);
+                    self.judge(judged);
+                }
+                Event::AttemptPlaced { attempt, .. } => self.judge_leases(*attempt),
+                _ => {}
+            }
+        }
+    }
+
+    /// At most one attempt of a task holds a valid lease: when one is placed, those before it have
+    /// none left, and their workers know it unless they stand still.
+    fn judge_leases(&mut self, placed: AttemptId) {
+        let now_ms = self.queue.now_ms();
+        for worker in 0..self.workers.len() {
+            let older = self.find_older(worker, placed);
+            for (attempt, lease_ms) in older {
+                let it = &self.workers[worker];
+                let (id, span_ms) = (&it.plan.id, it.plan.clock.true_span_ms(lease_ms));
+                let end_ms = self.oracle.leases.end_ms(worker, span_ms);
+                let runs = it.process.as_ref().and_then(|process| process.runs.get(&attempt));
+                let goes_on = runs.is_some_and(Run::is_claimed);
+                if now_ms < end_ms {
+                    let left_ms = end_ms - now_ms;
+                    self.fail(format!(
+                        "at most one attempt of a task holds a valid lease: {placed} is placed \
+                         while {id} may run {attempt} for another {left_ms} ms"
+                    ));
+                } else if goes_on && !it.is_paused() && now_ms > end_ms + 50 {
+                    let over_ms = now_ms - end_ms;
+                    self.fail(format!(
+                        "a worker stops what its lease does not cover: {id} goes on with \
+                         {attempt} {over_ms} ms after its lease, and {placed} is placed"
+                    ));
+                }
+            }
+        }
+    }
+
+    /// Earlier attempts of the same task that a machine has something of, with their leases.
+    fn find_older(&self, worker: usize, placed: AttemptId) -> Vec<(AttemptId, u64)> {
+        let is_older = |one: &AttemptId| one.task == placed.task && one.no < placed.no;
+        let runs = self.workers[worker].process.as_ref().map(|process| &process.runs);
+        let runs = runs.into_iter().flatten().filter(|(_, run)| run.is_claimed());
+        let runs = runs.map(|(attempt, run)| (*attempt, run.spec.retry.lease_ms));
+        let containers = self.engines[worker].containers.iter();
+        let containers = containers.filter(|(_, one)| one.state.is_running());
+        let containers = containers.map(|(attempt, one)| (*attempt, one.spec.retry.lease_ms));
+        let mut older: Vec<_> = runs.chain(containers).filter(|(one, _)| is_older(one)).collect();
+        older.sort_unstable();
+        older.dedup();
+        older
+    }
+
+    /// A container starts.
+    pub(crate) fn judge_start(&mut self, worker: usize, attempt: AttemptId) {
+        let judged = self.oracle.truth.started(attempt, worker);
+        self.judge(judged);
+    }
+
+    /// Orders leave the master: only what is stored may be told.
+    pub(crate) fn judge_orders(&mut self, worker: &WorkerId, orders: &Orders) {
+        for (attempt, _) in &orders.assign {
+            if !self.oracle.reference.was_placed(*attempt, worker) {
+                self.fail(format!(
+                    "durable before visible: {worker} is given {attempt}, which was never \
+                     placed on it"
+                ));
+            }
+        }
+        for attempt in &orders.forget {
+            if self.oracle.reference.is_held(*attempt, worker) {
+                self.fail(format!(
+                    "an end is forgotten only when it is stored: {worker} is to forget {attempt}, \
+                     which the history has in its hands"
+                ));
+            }
+        }
+    }
+
+    /// An answer leaves the master: what it promises is stored.
+    pub(crate) fn judge_answer(&mut self, call: CallId, answer: &Answer) {
+        match (self.clients.ask(call), answer) {
+            (Ask::Submit(plan), Answer::Submitted { job, shape, .. }) => {
+                let stored = self.oracle.reference.jobs.get(job);
+                let spec = &self.scenario.jobs[plan].spec;
+                if stored.is_none_or(|stored| stored.shape != *shape || stored.spec != *spec) {
+                    self.fail(format!(
+                        "an acknowledged submit exists: {job} was promised and is not stored"
+                    ));
+                    return;
+                }
+                let before = self.oracle.answered.insert(plan, *job);
+                if before.is_some_and(|before| before != *job) {
+                    self.fail(format!(
+                        "one request id is one job: the same submit gave {before:?}, then {job}"
+                    ));
+                }
+                self.judge_reader(*job);
+            }
+            (Ask::Cancel(target), Answer::Cancelled { .. }) => {
+                let kept = |(id, job): (&cloudai_model::JobId, &super::reference::Job)| {
+                    job.tasks.iter().all(|(position, task)| {
+                        let ended = matches!(task.place, Place::Ended(_));
+                        let is_meant = is_about(target, job.shape.task_id(*id, *position));
+                        !is_meant || ended || task.cancel_requested
+                    })
+                };
+                if !self.oracle.reference.jobs.iter().all(kept) {
+                    self.fail(format!("an acknowledged cancel is stored: {target:?} is not"));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whoever reads after the answer finds what was answered.
+    fn judge_reader(&mut self, job: cloudai_model::JobId) {
+        let found = self.master.disk.store().reader().and_then(|mut reader| reader.find_job(job));
+        match found {
+            Ok(Some(_)) => {}
+            Ok(None) => self.fail(format!("a reader finds what was answered: {job} is not there")),
+            Err(error) => self.fail(format!("a reader cannot read: {error}")),
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! Until when each worker may go on without word from the master, in true time: from the moment
+//! when the last report was sent whose acknowledgement came back.
+
+use std::collections::BTreeMap;
+
+/// The leases of every worker.
+#[derive(Debug)]
+pub(crate) struct Leases {
+    workers: Vec<Known>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Known {
+    renewed_ms: u64,
+    /// Reports of the present stream, by number, and when they were sent.
+    sent: BTreeMap<u64, u64>,
+}
+
+impl Leases {
+    pub(crate) fn new(workers: usize) -> Self {
+        Self { workers: vec![Known::default(); workers] }
+    }
+
+    pub(crate) fn stream_begins(&mut self, worker: usize) {
+        self.workers[worker].sent.clear();
+    }
+
+    pub(crate) fn sent(&mut self, worker: usize, sequence: u64, at_ms: u64) {
+        self.workers[worker].sent.insert(sequence, at_ms);
+    }
+
+    pub(crate) fn acknowledged(&mut self, worker: usize, sequence: u64) {
+        let known = &mut self.workers[worker];
+        let later = known.sent.split_off(&(sequence + 1));
+        let sent = std::mem::replace(&mut known.sent, later);
+        if let Some(at_ms) = sent.into_values().next_back() {
+            self.renewed(worker, at_ms);
+        }
+    }
+
+    pub(crate) fn renewed(&mut self, worker: usize, sent_at_ms: u64) {
+        let known = &mut self.workers[worker];
+        known.renewed_ms = known.renewed_ms.max(sent_at_ms);
+    }
+
+    /// When a lease of this true length ends.
+    pub(crate) fn end_ms(&self, worker: usize, length_ms: u64) -> u64 {
+        self.workers[worker].renewed_ms + length_ms
+    }
+}

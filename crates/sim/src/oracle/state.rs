@@ -1,0 +1,52 @@
+//! Memory and store, and the reasons of what waits: looked at after every commit.
+
+use cloudai_master_core::{Core, Settings, Wait};
+use cloudai_model::{LiveState, Now};
+
+use crate::disk::Disk;
+
+/// `restore(load())` equals the live state.
+pub(crate) fn check_store(core: &Core, disk: &mut Disk, now: Now) -> Result<(), String> {
+    let live = core.facts().snapshot();
+    let stored = disk.load().map_err(|error| format!("the store cannot be read: {error}"))?;
+    if stored != live {
+        return Err(format!(
+            "the store gives back the live state: it has {stored:?}, the master has {live:?}"
+        ));
+    }
+    let restored = Core::restore(stored, Settings::default(), now);
+    let restored = restored.map_err(|error| format!("what is stored can be restored: {error}"))?;
+    if restored.facts().snapshot() != live {
+        return Err("restoring changes nothing: it did".to_owned());
+    }
+    core.facts().assert_consistent();
+    Ok(())
+}
+
+/// Nothing waits without a reason, and nothing that a worker has room for waits at all.
+pub(crate) fn check_reasons(core: &Core) -> Result<(), String> {
+    for job in core.facts().snapshot().jobs.values() {
+        let queued = |state: &LiveState| matches!(state, LiveState::Queued(_));
+        let returned = job.live.iter().filter(|(_, task)| queued(&task.state));
+        let waiting = job.fresh.first().into_iter().chain(returned.map(|(position, _)| *position));
+        for position in waiting {
+            let task = job.shape.task_id(job.id, position);
+            let Some(reason) = core.explain(task) else {
+                return Err(format!("every waiting task has a reason: {task} has none"));
+            };
+            match reason.wait {
+                Wait::Next => {
+                    return Err(format!(
+                        "a task that a worker has room for is placed: {task} waits and nothing \
+                         will wake it"
+                    ));
+                }
+                Wait::Held { .. } => {
+                    return Err(format!("{task} waits, and its reason is that it does not"));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! Bugs that are planted on purpose, in the simulator's own shell and never in the cores: a judge
+//! that never found one proves nothing. Each stands for a defect that a real shell could have.
+
+/// A planted bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Plant {
+    /// Effects leave before the commit, and the master may die in between.
+    EffectsBeforeCommit,
+    /// Reports of older attempts count as if they were of the present one.
+    NoFence,
+    /// A plan that is wanted is now and then not made.
+    LostWakeUp,
+    /// The alarms of the core are never waited for.
+    LostAlarm,
+    /// The worker does not look at its leases.
+    LeaseIgnored,
+    /// The worker's lease counts from when the acknowledgement came, not from when the report left.
+    LeaseFromAnswer,
+    /// `forget` leaves before the end is stored.
+    ForgetBeforeCommit,
+    /// An assign that comes again is run again.
+    DoubleStart,
+    /// Each worker is registered with twice what it has.
+    Oversell,
+    /// The store now and then answers without having stored.
+    LostCommit,
+    /// A submit's request id is not looked up in the store.
+    RequestForgotten,
+    /// A cancel is answered, but does not reach the core.
+    CancelDropped,
+    /// The same turn gives another order of events each time.
+    Chance,
+}
+
+impl Plant {
+    /// Every planted bug.
+    pub const ALL: [Self; 13] = [
+        Self::EffectsBeforeCommit,
+        Self::NoFence,
+        Self::LostWakeUp,
+        Self::LostAlarm,
+        Self::LeaseIgnored,
+        Self::LeaseFromAnswer,
+        Self::ForgetBeforeCommit,
+        Self::DoubleStart,
+        Self::Oversell,
+        Self::LostCommit,
+        Self::RequestForgotten,
+        Self::CancelDropped,
+        Self::Chance,
+    ];
+
+    /// Its name at the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EffectsBeforeCommit => "effects-before-commit",
+            Self::NoFence => "no-fence",
+            Self::LostWakeUp => "lost-wake-up",
+            Self::LostAlarm => "lost-alarm",
+            Self::LeaseIgnored => "lease-ignored",
+            Self::LeaseFromAnswer => "lease-from-answer",
+            Self::ForgetBeforeCommit => "forget-before-commit",
+            Self::DoubleStart => "double-start",
+            Self::Oversell => "oversell",
+            Self::LostCommit => "lost-commit",
+            Self::RequestForgotten => "request-forgotten",
+            Self::CancelDropped => "cancel-dropped",
+            Self::Chance => "chance",
+        }
+    }
+
+    /// The planted bug with this name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|plant| plant.name() == name)
+    }
+}
