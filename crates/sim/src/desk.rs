@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cloudai_master_core::{Answer, Batch, Command, Effect, Order, Rejection, WorkerHello};
+use cloudai_master_core::{
+    Answer, Batch, Command, Effect, FullReport, Order, Rejection, WorkerHello,
+};
 use cloudai_model::{AttemptReport, LiveState, ReportWhat, Session, WorkerId, WorkerKind};
 
 use crate::client::CallId;
@@ -52,7 +54,7 @@ impl World {
         let worker = plan.id.clone();
         let (command, from) = match message {
             Up::End => return self.close_at_master(id),
-            Up::Hello { session, held } => {
+            Up::Hello { session, held, degraded } => {
                 let hello = WorkerHello {
                     id: worker,
                     session,
@@ -62,10 +64,12 @@ impl World {
                     volumes: BTreeSet::new(),
                     version: String::new(),
                     held: Some(held),
+                    degraded,
                 };
                 (Command::Hello(hello), Asker::Hello(id))
             }
-            Up::Report { sequence, changes, full } => {
+            Up::Report { sequence, changes, full, degraded } => {
+                let full = full.map(|held| FullReport { held, degraded });
                 let session = self.net.streams[id.0].session;
                 let report = Command::Report { worker, session, sequence, changes, full };
                 (report, Asker::Report(id))
@@ -243,7 +247,8 @@ impl World {
                 hello.capacity.memory_bytes *= 2;
             }
             (Some(Plant::NoFence), Command::Report { worker, session, changes, full, .. }) => {
-                let reports = changes.iter_mut().chain(full.iter_mut().flatten());
+                let held = full.iter_mut().flat_map(|full| &mut full.held);
+                let reports = changes.iter_mut().chain(held);
                 self.take_off_fence(worker, session, reports);
             }
             (Some(Plant::NoFence), Command::Hello(hello)) => {

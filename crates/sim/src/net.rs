@@ -26,8 +26,17 @@ pub(crate) struct StreamId(pub(crate) usize);
 /// From a worker to the master.
 #[derive(Debug)]
 pub(crate) enum Up {
-    Hello { session: Option<Session>, held: Vec<AttemptReport> },
-    Report { sequence: u64, changes: Vec<AttemptReport>, full: Option<Vec<AttemptReport>> },
+    Hello {
+        session: Option<Session>,
+        held: Vec<AttemptReport>,
+        degraded: Option<String>,
+    },
+    Report {
+        sequence: u64,
+        changes: Vec<AttemptReport>,
+        full: Option<Vec<AttemptReport>>,
+        degraded: Option<String>,
+    },
     Goodbye,
     End,
 }

@@ -286,6 +286,7 @@ impl World {
         let held = process.ledger.begin_stream();
         let session = process.ledger.session();
         self.oracle.leases.stream_begins(worker);
+        let degraded = self.find_degraded(worker);
         let Some(stream) = self.open_stream(worker) else {
             self.wait_to_connect(worker);
             return;
@@ -298,7 +299,7 @@ impl World {
             worker,
             format_args!("hello on stream {}: {session:?}, holds {count}", stream.0),
         );
-        self.send_up(stream, Up::Hello { session, held });
+        self.send_up(stream, Up::Hello { session, held, degraded });
         self.plan_worker(worker, WELCOME_MS_MAX, WorkerWhat::WelcomeOverdue(stream));
     }
 
@@ -327,7 +328,14 @@ impl World {
         }
     }
 
+    /// Why the machine should get no new work.
+    fn find_degraded(&self, worker: usize) -> Option<String> {
+        let hangs = self.find_engine_wait(worker).is_some();
+        hangs.then(|| "its engine does not answer".to_owned())
+    }
+
     fn send_report(&mut self, worker: usize) {
+        let degraded = self.find_degraded(worker);
         let now_ms = self.queue.now_ms();
         let it = &mut self.workers[worker];
         let Some(process) = it.process.as_mut() else { return };
@@ -338,7 +346,7 @@ impl World {
         let changes = process.notes.drain(..).chain(outgoing.changes).collect();
         let (sequence, full) = (outgoing.sequence, outgoing.full);
         self.oracle.leases.sent(worker, sequence, now_ms);
-        self.send_up(stream, Up::Report { sequence, changes, full });
+        self.send_up(stream, Up::Report { sequence, changes, full, degraded });
     }
 
     /// The connection is gone, as the worker sees it.
