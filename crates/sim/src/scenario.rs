@@ -182,6 +182,7 @@ fn choose_job(random: &mut Rng, size: Size, workers: &[WorkerPlan], before_ms: u
     spec.retry = RetryPolicy {
         lease_ms: *random.choice(&[15_000, 20_000, 30_000, LEASE_MS_LONGEST]).expect("not empty"),
         retries_max: random.u32(0..=3),
+        crashes_max: random.u32(0..=5),
     };
     spec.limits.grace_ms = *random.choice(&[0, 800, 10_000]).expect("not empty");
     spec.limits.timeout_ms = (random.u8(0..5) == 0).then(|| random.u64(1_000..=15_000));

@@ -37,7 +37,8 @@ pub(crate) struct Task {
     pub(crate) place: Place,
     pub(crate) cancel_requested: bool,
     failures: u32,
-    losses: u32,
+    crashes: u32,
+    infra: u32,
 }
 
 /// Where a task stands.
@@ -210,10 +211,13 @@ impl Reference {
         if task.cancel_requested {
             return Err(format!("cancel wins: {attempt} is to be tried again after its cancel"));
         }
+        let started = matches!(task.place, Place::Held { started: true, .. });
         task.place = Place::Waiting;
         match cause {
             LossCause::Failed(_) => task.failures += 1,
-            _ => task.losses += 1,
+            LossCause::WorkerLost if started => task.crashes += 1,
+            LossCause::WorkerLost | LossCause::Infra => task.infra += 1,
+            LossCause::WorkerStopped => {}
         }
         if task.failures > retries_max {
             return Err(format!("{attempt} is tried again more often than its user allowed"));
@@ -223,19 +227,22 @@ impl Reference {
 
     fn finished(&mut self, attempt: AttemptId, cause: Cause) -> Result<(), String> {
         let job = self.jobs.get_mut(&attempt.task.job);
+        let crashes_max = job.as_ref().map_or(0, |job| job.spec.retry.crashes_max);
         let task = job.and_then(|job| job.tasks.get_mut(&attempt.task.position()));
         let task = task.ok_or_else(|| format!("{attempt} ended and its task never was"))?;
         if let Place::Ended(before) = task.place {
             return Err(format!("a task ends once: {attempt} ended with {before}, then {cause}"));
         }
         let is_held = matches!(task.place, Place::Held { .. });
+        let started = matches!(task.place, Place::Held { started: true, .. });
         if is_held && task.attempts != attempt.no.0 {
             return Err(format!("a task ends with its current attempt: {attempt} is not"));
         }
         let fits = match cause {
             // A task that waits for another try is cancelled without a worker's word.
             Cause::Cancelled => task.cancel_requested || !is_held,
-            Cause::WorkerLost | Cause::Infra => task.losses >= bounds::LOSSES_MAX,
+            Cause::WorkerLost if started => task.crashes >= crashes_max,
+            Cause::WorkerLost | Cause::Infra => task.infra >= bounds::INFRA_LOSSES_MAX,
             _ => is_held,
         };
         if task.cancel_requested && cause != Cause::Cancelled {
