@@ -249,10 +249,7 @@ impl Reference {
             return Err(format!("cancel wins: {attempt} ended with {cause} after its cancel"));
         }
         if !fits {
-            let (losses, place) = (task.losses, &task.place);
-            return Err(format!(
-                "{attempt} ended with {cause} after {losses} losses from {place:?}"
-            ));
+            return Err(format!("a budget is used up before it ends a task: {cause} for {task:?}"));
         }
         task.place = Place::Ended(cause);
         Ok(())
