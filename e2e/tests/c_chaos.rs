@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use cloudai_e2e::chaos::{Plan, run};
+use cloudai_e2e::chaos::{Faults, Plan, run};
 
 /// How long faults happen in a run that is told nothing else.
 const SECONDS: u64 = 60;
@@ -15,14 +15,24 @@ fn number(variable: &str) -> Option<u64> {
     Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
 }
 
-#[test]
-fn c_chaos_every_promise_is_kept() {
+#[expect(clippy::print_stderr, reason = "the seed of a run belongs to its output")]
+fn check(seconds: u64, workers: usize, faults: Faults) {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let seed = number("CLOUDAI_CHAOS_SEED").unwrap_or(since.as_micros() as u64);
-    let seconds = number("CLOUDAI_CHAOS_MINUTES").map_or(SECONDS, |minutes| minutes * 60);
     eprintln!("chaos: CLOUDAI_CHAOS_SEED={seed}");
-    let report = run(Plan { seed, length: Duration::from_secs(seconds), workers: 3 });
+    let report = run(Plan { seed, length: Duration::from_secs(seconds), workers, faults });
     eprintln!("{report}");
     assert!(report.broken.is_empty(), "{report}");
     assert!(report.accepted > 0 && !report.faults.is_empty(), "nothing happened: {report}");
+}
+
+#[test]
+fn c_chaos_every_promise_is_kept() {
+    let seconds = number("CLOUDAI_CHAOS_MINUTES").map_or(SECONDS, |minutes| minutes * 60);
+    check(seconds, 3, Faults::All);
+}
+
+#[test]
+fn c2_master_killed_again_and_again() {
+    check(SECONDS, 2, Faults::MasterKills);
 }

@@ -38,6 +38,10 @@ pub struct ClusterStatus {
     pub agent: Option<AgentView>,
     /// Where workers and agents reach this master: `127.0.0.1:50051`.
     pub grpc_address: String,
+    /// Reports of workers that were refused since this master started, because they were not of
+    /// the current attempt and registration: a zombie's, or one that came twice.
+    #[serde(default)]
+    pub stale_reports: u64,
 }
 
 /// Workers, counted.

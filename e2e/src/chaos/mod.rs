@@ -46,6 +46,17 @@ pub struct Plan {
     pub length: Duration,
     /// How many workers there are.
     pub workers: usize,
+    /// What happens.
+    pub faults: Faults,
+}
+
+/// What a nemesis does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Faults {
+    /// Everything that it knows.
+    All,
+    /// The master is killed again and again, 0.2 to 2 s after it serves.
+    MasterKills,
 }
 
 /// What came of it.
@@ -71,7 +82,7 @@ pub struct Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Plan { seed, length, workers } = self.plan;
+        let Plan { seed, length, workers, .. } = self.plan;
         writeln!(f, "seed {seed}, {} s of faults, {workers} workers", length.as_secs())?;
         let total: usize = self.faults.values().sum();
         writeln!(f, "faults: {total}")?;
@@ -121,7 +132,7 @@ pub fn run(plan: Plan) -> Report {
     let cluster = Cluster::start_with(Console::Service, &[]);
     let address = cluster.http_address();
     let api = || Api::new(&address, ANSWER_TIMEOUT);
-    let mut nemesis = Nemesis::start(cluster, plan.workers, plan.seed);
+    let mut nemesis = Nemesis::start(cluster, plan);
     let (history, load, stop) = (History::default(), Load::default(), AtomicBool::new(false));
     let looks = Mutex::new(Vec::new());
     let healed_in = thread::scope(|scope| {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Chance, SLOTS};
+use super::{Chance, Faults, Plan, SLOTS};
 use crate::cluster::{Cluster, Worker};
 use crate::proxy::{Proxy, Way};
 
@@ -40,6 +40,7 @@ pub(super) struct Nemesis {
     master: Victim,
     machines: Vec<Machine>,
     chance: Chance,
+    only_master_kills: bool,
     faults: BTreeMap<&'static str, usize>,
     /// What processes said that they should never say.
     complaints: Vec<String>,
@@ -47,22 +48,25 @@ pub(super) struct Nemesis {
 
 impl Nemesis {
     /// Starts the workers, each behind a network of its own.
-    pub(super) fn start(cluster: Cluster, workers: usize, seed: u64) -> Self {
+    pub(super) fn start(cluster: Cluster, plan: Plan) -> Self {
         let now = Instant::now();
         let victim = || Victim { suffers: None, next: now };
-        let machines = (1..=workers).map(|number| Machine {
+        let machines = (1..=plan.workers).map(|number| Machine {
             id: format!("worker-{number}"),
             worker: None,
             proxy: Proxy::start(&cluster.grpc_address()),
             victim: victim(),
         });
-        let machines = machines.collect();
-        let master = victim();
-        let chance = Chance(seed);
-        let faults = BTreeMap::new();
-        let mut nemesis =
-            Self { cluster, master, machines, chance, faults, complaints: Vec::new() };
-        for index in 0..workers {
+        let mut nemesis = Self {
+            machines: machines.collect(),
+            master: victim(),
+            cluster,
+            chance: Chance(plan.seed),
+            only_master_kills: plan.faults == Faults::MasterKills,
+            faults: BTreeMap::new(),
+            complaints: Vec::new(),
+        };
+        for index in 0..plan.workers {
             nemesis.start_worker(index);
         }
         nemesis
@@ -127,7 +131,8 @@ impl Nemesis {
             if now >= until {
                 self.heal_master(fault);
                 self.master.suffers = None;
-                self.master.next = Instant::now() + self.chance.ms(500, 8_000);
+                let (from, to) = if self.only_master_kills { (200, 2_000) } else { (500, 8_000) };
+                self.master.next = Instant::now() + self.chance.ms(from, to);
             }
             return;
         }
@@ -138,17 +143,24 @@ impl Nemesis {
         if now < self.master.next {
             return;
         }
-        let (fault, length) = if self.chance.below(3) == 0 {
+        let (fault, length) = if self.only_master_kills {
+            self.kill_master();
+            (Fault::Dead, Duration::ZERO)
+        } else if self.chance.below(3) == 0 {
             self.cluster.master().pause();
             self.count("master stopped (SIGSTOP)");
             (Fault::Paused, self.chance.ms(1_000, 20_000))
         } else {
-            complain("the master", &self.cluster.master().said(), &mut self.complaints);
-            self.cluster.kill_master();
-            self.count("master killed (SIGKILL)");
+            self.kill_master();
             (Fault::Dead, self.chance.ms(0, 2_000))
         };
         self.master.suffers = Some((fault, now + length));
+    }
+
+    fn kill_master(&mut self) {
+        complain("the master", &self.cluster.master().said(), &mut self.complaints);
+        self.cluster.kill_master();
+        self.count("master killed (SIGKILL)");
     }
 
     fn heal_master(&mut self, fault: Fault) {
@@ -177,7 +189,7 @@ impl Nemesis {
             self.complaints.push(format!("{id} ended by itself with {code}"));
             self.start_worker(index);
         }
-        if now >= self.machines[index].victim.next {
+        if !self.only_master_kills && now >= self.machines[index].victim.next {
             let (fault, length) = self.harm_worker(index);
             self.machines[index].victim.suffers = Some((fault, now + length));
         }

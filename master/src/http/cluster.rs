@@ -72,6 +72,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<ClusterStatus>
         policy: info.policy.to_owned(),
         agent: (info.agent)(),
         grpc_address: info.grpc_address.clone(),
+        stale_reports: view.stale_reports,
     }))
 }
 
