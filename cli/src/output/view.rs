@@ -20,6 +20,9 @@ pub fn show_status(status: &ClusterStatus) -> String {
     if workers.degraded > 0 {
         let _ = writeln!(text, "Degraded workers: {}", workers.degraded);
     }
+    if workers.put_aside > 0 {
+        let _ = writeln!(text, "Workers put aside: {}", workers.put_aside);
+    }
     let _ = writeln!(text, "Running tasks: {}", tasks.running);
     let _ = writeln!(text, "Waiting tasks: {} queued, {} assigned", tasks.queued, tasks.assigned);
     let _ = writeln!(
@@ -97,6 +100,7 @@ fn status_word(worker: &WorkerView) -> &'static str {
         WorkerStatus::Active => "Active",
         WorkerStatus::Inactive => "Inactive",
         WorkerStatus::Degraded => "Degraded",
+        WorkerStatus::PutAside => "Put aside",
     }
 }
 

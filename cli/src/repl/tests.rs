@@ -299,7 +299,8 @@ fn a_worker_that_gets_no_new_work_says_why() {
         r#""status":"degraded","reason":"the disk is\u001b 96 % full""#,
     );
     let workers = format!(r#"{{"workers":[{worker}]}}"#);
-    let status = STATUS.replace(r#""total":0,"#, r#""total":1,"degraded":1,"#);
+    let counts = r#""total":2,"degraded":1,"put_aside":1,"#;
+    let status = STATUS.replace(r#""total":0,"#, counts);
     let (text, _) = dialogue(
         "workers\nstatus",
         &[("GET /api/v1/workers", 200, &workers), ("GET /api/v1/status", 200, &status)],
@@ -312,11 +313,12 @@ fn a_worker_that_gets_no_new_work_says_why() {
     worker-1  Degraded  localhost:50052
       Gets no new work: the disk is� 96 % full
     ");
-    insta::assert_snapshot!(lines("master> status", 4), @r"
-    Total workers: 1
+    insta::assert_snapshot!(lines("master> status", 5), @r"
+    Total workers: 2
     Active workers: 0
     Inactive workers: 0
     Degraded workers: 1
+    Workers put aside: 1
     ");
 }
 

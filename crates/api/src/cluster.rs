@@ -57,6 +57,9 @@ pub struct WorkerCounts {
     /// Heard, and not well by their own words.
     #[serde(default)]
     pub degraded: u64,
+    /// Heard, and put aside for a while after failures in a row.
+    #[serde(default)]
+    pub put_aside: u64,
 }
 
 /// What an external agent did.
@@ -109,7 +112,8 @@ pub struct ClusterEvent {
     pub at_ms: u64,
     /// What kind: `job_submitted`, `attempt_placed`, `attempt_started`, `attempt_lost`,
     /// `task_finished`, `task_cancelled`, `worker_registered`, `worker_inactive`,
-    /// `worker_active`, `worker_degraded`, or `gap` when the reader was too slow and missed some.
+    /// `worker_active`, `worker_degraded`, `worker_put_aside`, or `gap` when the reader was too
+    /// slow and missed some.
     pub kind: String,
     /// The task, when it is about one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -23,6 +23,8 @@ pub enum WorkerStatus {
     Inactive,
     /// Heard, but something that it needs fails: `reason` says what. It keeps what it runs.
     Degraded,
+    /// Heard, but what it was given failed too often in a row: `reason` says what and for how long.
+    PutAside,
 }
 
 /// How a worker is spoken to.

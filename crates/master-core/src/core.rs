@@ -40,6 +40,17 @@ pub mod bounds {
     pub const BACKOFF_MS_MIN: u64 = 500;
     /// Longest such wait, in milliseconds.
     pub const BACKOFF_MS_MAX: u64 = 60_000;
+    /// Failures in a row, without a success between, after which a worker is put aside.
+    pub const BREAKER_FAILURES: u32 = 5;
+    /// How long a worker is put aside the first time, in milliseconds; it doubles each time.
+    pub const BREAKER_MS_MIN: u64 = 30_000;
+    /// Longest time for which a worker is put aside, in milliseconds.
+    pub const BREAKER_MS_MAX: u64 = 600_000;
+    /// A task that fails within this time of its start may have failed for its worker's sake, in
+    /// milliseconds.
+    pub const QUICK_EXIT_MS: u64 = 2_000;
+    /// From how many jobs such failures must come to be laid to the worker.
+    pub const QUICK_EXIT_JOBS: usize = 3;
     /// Most placements that one plan or proposal makes; what is left waits for the next one.
     pub const PLACEMENTS_PER_PLAN_MAX: u64 = 4_096;
 }
@@ -66,6 +77,8 @@ pub struct Core {
     pub(crate) settings: Settings,
     pub(crate) liveness: BTreeMap<WorkerId, Liveness>,
     pub(crate) alarms: Alarms,
+    /// The last moment that this core was told of.
+    pub(crate) told_at: Monotonic,
     /// Something changed that a plan might use.
     pub(crate) plan_wanted: bool,
     /// Reports that the fence refused, in this run.
@@ -81,6 +94,7 @@ impl Core {
             settings,
             liveness: BTreeMap::new(),
             alarms: Alarms::default(),
+            told_at: now.mono,
             plan_wanted: true,
             stale_reports: 0,
         };
@@ -96,6 +110,7 @@ impl Core {
 
     /// Takes one command. The caller commits the batch before it takes the next turn.
     pub fn step(&mut self, now: Now, input: Input) -> Batch {
+        self.told_at = now.mono;
         let mut batch = Batch::default();
         let answer = match input.command {
             Command::Submit(submission) => steps::submit(self, now, submission, &mut batch),
@@ -156,14 +171,17 @@ impl Core {
         Problem { offers: self.offers(), demands: demands.collect() }
     }
 
-    /// Every worker as a policy sees it, by id.
+    /// Every worker as a policy sees it now, by id.
     pub(crate) fn offers(&self) -> Vec<Offer> {
         self.facts.workers.values().map(|worker| self.offer_of(worker)).collect()
     }
 
     /// What a worker has to give now.
     pub(crate) fn offer_of(&self, worker: &WorkerFacts) -> Offer {
-        let slots = bounds::ATTEMPTS_PER_WORKER_MAX.saturating_sub(worker.held.len());
+        let left = bounds::ATTEMPTS_PER_WORKER_MAX.saturating_sub(worker.held.len());
+        let liveness = self.liveness.get(&worker.record.id);
+        let on_trial = liveness.is_some_and(|liveness| liveness.breaker.is_half_open());
+        let slots = if on_trial { left.min(1) } else { left };
         Offer {
             worker: worker.record.id.clone(),
             standing: self.standing_of(&worker.record.id),
@@ -207,9 +225,21 @@ impl Core {
         batch.events.push(event);
     }
 
-    /// Whether a worker takes work, and why not.
+    /// Whether a worker takes work now, and why not.
     pub(crate) fn standing_of(&self, worker: &WorkerId) -> Standing {
-        self.liveness.get(worker).map_or(Standing::Inactive, Liveness::standing)
+        self.standing_at(worker, self.told_at)
+    }
+
+    pub(crate) fn standing_at(&self, worker: &WorkerId, now: Monotonic) -> Standing {
+        let Some(liveness) = self.liveness.get(worker) else { return Standing::Inactive };
+        let holds = |trial: AttemptId| self.holds(worker, trial);
+        liveness.standing(now, liveness.breaker.find_trial().is_some_and(holds))
+    }
+
+    /// Whether the worker holds this attempt, and it is the current one of its task.
+    fn holds(&self, worker: &WorkerId, attempt: AttemptId) -> bool {
+        let Some(live) = self.facts.find_live(attempt.task) else { return false };
+        live.attempt == attempt.no && live.find_hold().is_some_and(|hold| hold.worker == *worker)
     }
 
     /// Tells whoever watches how a worker stands now.

@@ -116,7 +116,9 @@ fn wait_of(workers: &[WorkerVerdict]) -> Wait {
     }
     let is_busy =
         |verdict: &WorkerVerdict| matches!(verdict.refusal, Some(Refusal::Busy(_) | Refusal::Full));
-    let is_unwell = |verdict: &WorkerVerdict| matches!(verdict.refusal, Some(Refusal::Degraded(_)));
+    let is_unwell = |verdict: &WorkerVerdict| {
+        matches!(verdict.refusal, Some(Refusal::Degraded(_) | Refusal::PutAside(_)))
+    };
     if workers.iter().any(is_busy) {
         Wait::NoRoom
     } else if workers.iter().any(is_unwell) {

@@ -10,6 +10,7 @@
 //! one screen), `facts.rs` (the only place that changes durable state), `core.rs` (the frame).
 
 mod batch;
+mod breaker;
 mod command;
 mod core;
 mod explain;

@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use cloudai_model::{AttemptId, Monotonic, TaskId, WorkerId};
 use cloudai_scheduler::Standing;
 
+use crate::breaker::Breaker;
+
 /// What is known of a worker's life in this run of the master.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Liveness {
@@ -15,17 +17,22 @@ pub(crate) struct Liveness {
     pub(crate) active: bool,
     /// Why it should get no new work, by its own words.
     pub(crate) degraded: Option<String>,
+    /// What the ends of its attempts say of it.
+    pub(crate) breaker: Breaker,
     /// What it should hold and did not name in its last full report.
     pub(crate) missed: BTreeMap<AttemptId, Missed>,
 }
 
 impl Liveness {
-    /// Whether the worker takes work, and why not.
-    pub(crate) fn standing(&self) -> Standing {
+    /// Whether the worker takes work, and why not; `on_trial` says whether it still holds the
+    /// attempt that it was given on trial.
+    pub(crate) fn standing(&self, now: Monotonic, on_trial: bool) -> Standing {
         match &self.degraded {
             _ if !self.active => Standing::Inactive,
             Some(why) => Standing::Degraded(why.clone()),
-            None => Standing::Active,
+            None => {
+                self.breaker.find_words(now, on_trial).map_or(Standing::Active, Standing::PutAside)
+            }
         }
     }
 }
@@ -51,6 +58,8 @@ pub(crate) enum Alarm {
     Worker(WorkerId),
     /// May the task be tried again?
     Backoff(TaskId),
+    /// May the worker that was put aside be tried again?
+    Breaker(WorkerId),
 }
 
 impl Alarms {

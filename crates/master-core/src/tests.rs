@@ -3,6 +3,7 @@
 
 mod world;
 
+mod breaking;
 mod cancelling;
 mod chaos;
 mod degrading;

@@ -109,7 +109,7 @@ impl Core {
         let heard_at = self.liveness.get(id).map(|liveness| liveness.heard_at);
         WorkerStatus {
             record: worker.record.clone(),
-            standing: self.standing_of(id),
+            standing: self.standing_at(id, now.mono),
             heard_ms_ago: now.mono.ms_since(heard_at.unwrap_or_default()),
             allocated: worker.allocated,
             free: worker.free(),

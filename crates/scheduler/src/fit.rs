@@ -23,6 +23,9 @@ pub enum Refusal {
     /// It says of itself that something it needs fails.
     #[error("degraded: {0}")]
     Degraded(String),
+    /// What it was given failed too often in a row.
+    #[error("put aside {0}")]
+    PutAside(String),
     /// It does not fit beside what runs there.
     #[error("{0}")]
     Busy(Lack),
@@ -58,8 +61,10 @@ pub fn refusal_of(shape: &Shape, offer: &Offer) -> Option<Refusal> {
     if let Some(lack) = shape.needs.find_lack(offer.capacity) {
         return Some(Refusal::TooSmall(LackOfAll(lack)));
     }
-    if let Standing::Degraded(why) = &offer.standing {
-        return Some(Refusal::Degraded(why.clone()));
+    match &offer.standing {
+        Standing::Degraded(why) => return Some(Refusal::Degraded(why.clone())),
+        Standing::PutAside(why) => return Some(Refusal::PutAside(why.clone())),
+        Standing::Active | Standing::Inactive => {}
     }
     if let Some(lack) = shape.needs.find_lack(offer.free) {
         return Some(Refusal::Busy(lack));
@@ -113,6 +118,11 @@ mod tests {
         check(|_, offer| offer.standing = Standing::Inactive, "inactive");
         let degraded = || Standing::Degraded("the disk is full".to_owned());
         check(|_, offer| offer.standing = degraded(), "degraded: the disk is full");
+        let aside = || Standing::PutAside("for 24 s more after 5 failures in a row".to_owned());
+        check(
+            |_, offer| offer.standing = aside(),
+            "put aside for 24 s more after 5 failures in a row",
+        );
         check(
             |shape, offer| {
                 (shape.needs.cpu_milli, offer.standing) = (5000, degraded());

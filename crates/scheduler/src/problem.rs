@@ -37,6 +37,8 @@ pub enum Standing {
     Inactive,
     /// It says of itself that something it needs fails, in these words.
     Degraded(String),
+    /// What it was given failed too often in a row: for how long it gets nothing, and why.
+    PutAside(String),
 }
 
 /// A worker as a policy sees it.

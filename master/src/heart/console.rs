@@ -85,6 +85,7 @@ fn changed(worker: &WorkerId, standing: &Standing) {
         Standing::Degraded(why) => {
             tracing::warn!("Worker {worker} is degraded and gets no new work: {why}");
         }
+        Standing::PutAside(why) => tracing::warn!("Worker {worker} is put aside {why}"),
     }
 }
 

@@ -72,6 +72,7 @@ const fn kind_of(standing: &Standing) -> &'static str {
         Standing::Active => "worker_active",
         Standing::Inactive => "worker_inactive",
         Standing::Degraded(_) => "worker_degraded",
+        Standing::PutAside(_) => "worker_put_aside",
     }
 }
 
@@ -80,6 +81,7 @@ fn words_of(standing: &Standing) -> String {
         Standing::Active => "is active again".to_owned(),
         Standing::Inactive => "was not heard for a while and counts as inactive".to_owned(),
         Standing::Degraded(why) => format!("is degraded and gets no new work: {why}"),
+        Standing::PutAside(why) => format!("is put aside {why}"),
     }
 }
 

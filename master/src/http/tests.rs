@@ -12,7 +12,7 @@ use axum::body::Body;
 use axum::http::{Request, header};
 use cloudai_api::ErrorCode;
 use cloudai_database::{SqliteStore, Store as _};
-use cloudai_master_core::{Answer, Command, Settings, WorkerHello};
+use cloudai_master_core::{Answer, Command, FullReport, Settings, WorkerHello};
 use cloudai_model::{
     AttemptId, AttemptReport, Cause, Outcome, ReportWhat, Resources, Session, Timestamp, WorkerId,
     WorkerKind,
@@ -237,6 +237,44 @@ async fn what_a_task_has_used_of_its_budgets_is_shown() {
     let want = "; its worker was lost once while it ran (crashes_max is 1); it was lost once to an \
                 engine, a disk, or before it started";
     assert!(summary.ends_with(want), "{summary}");
+    world.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_gets_no_new_work_says_why() {
+    let world = World::start();
+    let session = world.worker("worker-1").await;
+    let degraded = Command::Report {
+        worker: WorkerId::new("worker-1").unwrap(),
+        session: Some(session),
+        sequence: 1,
+        changes: Vec::new(),
+        full: Some(FullReport { held: Vec::new(), degraded: Some("the disk is full".to_owned()) }),
+    };
+    assert_eq!(world.heart.command(degraded).await.unwrap(), Answer::Reported);
+    let (_, view) = world.get("/workers/worker-1").await;
+    let shown = (&view["status"], &view["reason"]);
+    assert_eq!(shown, (&json!("degraded"), &json!("the disk is full")));
+    let (_, status) = world.get("/status").await;
+    let workers = json!({ "total": 1, "active": 0, "inactive": 0, "degraded": 1, "put_aside": 0 });
+    assert_eq!(status["workers"], workers);
+    // A new process that fails five jobs at once.
+    let session = world.worker("worker-1").await;
+    for job in 1..=5 {
+        world.submit(json!({ "image": "busybox" })).await;
+        world.report("worker-1", session, &format!("task-{job}-a1"), ended(1)).await;
+    }
+    let (_, view) = world.get("/workers/worker-1").await;
+    assert_eq!(view["status"], "put_aside");
+    let reason = view["reason"].as_str().unwrap();
+    assert!(reason.starts_with("put aside for ") && reason.contains(" s more after 5"), "{reason}");
+    let (_, status) = world.get("/status").await;
+    assert_eq!(status["workers"]["put_aside"], 1);
+    world.submit(json!({ "image": "busybox" })).await;
+    let (_, explained) = world.get("/tasks/6/explain").await;
+    assert_eq!(explained["summary"], "the workers that could take it get no new work now");
+    let reason = explained["workers"][0]["reason"].as_str().unwrap();
+    assert!(reason.ends_with("last: task-5-a1 ended with exit(1)"), "{reason}");
     world.stop().await;
 }
 

@@ -1,10 +1,12 @@
 //! An attempt is over: the task ends, or it is tried again.
 
 use cloudai_model::{
-    AttemptId, Budget, Cause, Event, LiveTask, LossCause, Now, Outcome, Timestamp, WorkerId,
+    AttemptId, Budget, Cause, Event, LiveState, LiveTask, LossCause, Now, Outcome, Timestamp,
+    WorkerId,
 };
 
 use crate::batch::{Batch, Effect};
+use crate::breaker::{Turned, Verdict};
 use crate::core::{Core, bounds};
 use crate::liveness::Alarm;
 
@@ -26,12 +28,13 @@ pub(crate) fn end(
         finish(core, now, attempt, outcome, finished_at, batch);
         return;
     }
+    judge(core, now, attempt, outcome, finished_at, batch);
     match outcome.cause {
         // A worker that lives to tell it was not killed by the task.
         Cause::Cancelled | Cause::WorkerLost => {
-            lose(core, now, attempt, LossCause::WorkerStopped, &outcome.message, batch);
+            give_up(core, now, attempt, LossCause::WorkerStopped, &outcome.message, batch);
         }
-        Cause::Infra => lose(core, now, attempt, LossCause::Infra, &outcome.message, batch),
+        Cause::Infra => give_up(core, now, attempt, LossCause::Infra, &outcome.message, batch),
         cause if !cause.is_success() && failures < retries_max => {
             try_again(core, now, attempt, LossCause::Failed(cause), &outcome.message, batch);
         }
@@ -41,6 +44,22 @@ pub(crate) fn end(
 
 /// The current attempt is gone without an outcome of the task's own.
 pub(crate) fn lose(
+    core: &mut Core,
+    now: Now,
+    attempt: AttemptId,
+    cause: LossCause,
+    message: &str,
+    batch: &mut Batch,
+) {
+    if cause == LossCause::Infra {
+        let outcome = Outcome::new(Cause::Infra, message);
+        judge(core, now, attempt, &outcome, now.wall, batch);
+    }
+    give_up(core, now, attempt, cause, message, batch);
+}
+
+/// The task ends when its budget is used up, and else is tried again.
+fn give_up(
     core: &mut Core,
     now: Now,
     attempt: AttemptId,
@@ -58,6 +77,45 @@ pub(crate) fn lose(
         Some(outcome) => finish(core, now, attempt, outcome, now.wall, batch),
         None => try_again(core, now, attempt, cause, message, batch),
     }
+}
+
+/// What the end of an attempt says of the worker that still holds it.
+fn judge(
+    core: &mut Core,
+    now: Now,
+    attempt: AttemptId,
+    outcome: &Outcome,
+    finished_at: Timestamp,
+    batch: &mut Batch,
+) {
+    let live = core.facts.find_live(attempt.task).expect("only a current attempt ends");
+    let (hold, began_at) = match &live.state {
+        LiveState::Queued(_) => return,
+        // A unary worker may be done before its first heartbeat.
+        LiveState::Assigned(hold) => (hold, hold.placed_at),
+        LiveState::Running { hold, started_at } => (hold, *started_at),
+    };
+    let verdict = match outcome.cause {
+        Cause::Exit(0) => Verdict::Works,
+        Cause::Infra => Verdict::Infra,
+        Cause::Exit(_) | Cause::Oom | Cause::Timeout
+            if finished_at.ms_since(began_at) >= bounds::QUICK_EXIT_MS =>
+        {
+            Verdict::Works
+        }
+        Cause::Exit(_) => Verdict::QuickExit(attempt.task.job),
+        _ => Verdict::Silent,
+    };
+    let worker = hold.worker.clone();
+    let words = format!("{attempt} ended with {}: {}", outcome.cause, outcome.message);
+    let Some(liveness) = core.liveness.get_mut(&worker) else { return };
+    let words = words.trim_end_matches(": ");
+    match liveness.breaker.ended(now.mono, attempt, verdict, words) {
+        None => return,
+        Some(Turned::Aside(until)) => core.alarms.set(until, Alarm::Breaker(worker.clone())),
+        Some(Turned::Back) => core.plan_wanted = true,
+    }
+    core.tell_standing(&worker, batch);
 }
 
 /// The task's end, when this loss is one more than its budget has.

@@ -7,6 +7,7 @@ use cloudai_model::{
 };
 
 use crate::batch::{Batch, Effect};
+use crate::breaker::Breaker;
 use crate::command::{Answer, Rejection, WorkerHello};
 use crate::core::{Core, bounds};
 use crate::liveness::Alarm;
@@ -73,6 +74,7 @@ fn register(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) ->
             finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
         }
     }
+    trust(core, &hello.id, batch);
     heard(core, now, &hello.id, batch);
     // It may offer more than before, also when it was never seen to be away.
     core.plan_wanted = true;
@@ -81,6 +83,16 @@ fn register(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) ->
     }
     take_health(core, &hello.id, hello.degraded, batch);
     session
+}
+
+/// A new process begins without the failures of the one before.
+fn trust(core: &mut Core, worker: &WorkerId, batch: &mut Batch) {
+    let Some(liveness) = core.liveness.get_mut(worker) else { return };
+    let was_closed = liveness.breaker.is_closed();
+    liveness.breaker = Breaker::default();
+    if !was_closed {
+        core.tell_standing(worker, batch);
+    }
 }
 
 /// A worker process ends in good order: what it held runs elsewhere, at once.

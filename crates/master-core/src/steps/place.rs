@@ -22,6 +22,9 @@ pub(crate) fn place(
     let attempt = AttemptId { task: *task, no };
     let hold = Hold { worker: worker.clone(), session, placed_at: now.wall };
     core.record(batch, Event::AttemptPlaced { attempt, hold });
+    if let Some(liveness) = core.liveness.get_mut(worker) {
+        liveness.breaker.placed(attempt);
+    }
     Core::send(batch, worker, session, Order::Assign { attempt, spec });
     batch.effects.push(Effect::TaskChanged(*task));
     Ok(())

@@ -12,6 +12,7 @@ pub(crate) fn tick(core: &mut Core, now: Now, batch: &mut Batch) {
     while let Some(alarm) = core.alarms.pop(now.mono) {
         match alarm {
             Alarm::Backoff(task) => backoff_over(core, task),
+            Alarm::Breaker(worker) => try_worker(core, now, &worker),
             Alarm::Worker(worker) => look_at_worker(core, now, worker, batch),
         }
     }
@@ -22,6 +23,14 @@ fn backoff_over(core: &mut Core, task: TaskId) {
         && job.live.contains_key(&task.position())
     {
         core.facts.queue.release(job, task.position());
+        core.plan_wanted = true;
+    }
+}
+
+fn try_worker(core: &mut Core, now: Now, worker: &WorkerId) {
+    if let Some(liveness) = core.liveness.get_mut(worker)
+        && liveness.breaker.tick(now.mono)
+    {
         core.plan_wanted = true;
     }
 }

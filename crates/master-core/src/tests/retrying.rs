@@ -68,7 +68,8 @@ fn infra_has_a_budget_of_its_own() {
     for attempt in 1..=bounds::INFRA_LOSSES_MAX + 1 {
         assert!(world.state("task-1").starts_with("assigned"), "{attempt}");
         fail(&mut world, attempt, Cause::Infra);
-        world.pass(bounds::BACKOFF_MS_MAX);
+        // The worker is put aside meanwhile.
+        world.pass(bounds::BREAKER_MS_MAX);
         world.full("worker-1", 1, Vec::new());
     }
     assert_eq!(world.state("task-1"), "failed infra");

@@ -38,6 +38,8 @@ pub(super) struct World {
     /// Each task's end, as the tape told it first.
     ends: BTreeMap<TaskId, Outcome>,
     read: usize,
+    /// What the operator was told of workers.
+    pub(super) told: Vec<Standing>,
 }
 
 impl World {
@@ -53,7 +55,15 @@ impl World {
     pub(super) fn of(base: Snapshot, settings: Settings) -> Self {
         let now = Now { wall: Timestamp(1_000), mono: Monotonic(0) };
         let core = Core::restore(base.clone(), settings, now).unwrap();
-        Self { core, base, tape: Tape::default(), now_ms: 0, ends: BTreeMap::new(), read: 0 }
+        Self {
+            core,
+            base,
+            tape: Tape::default(),
+            now_ms: 0,
+            ends: BTreeMap::new(),
+            read: 0,
+            told: Vec::new(),
+        }
     }
 
     /// What the tape made of the base.
@@ -87,6 +97,7 @@ impl World {
             match effect {
                 Effect::Answer { answer: got, .. } => answer = Some(got),
                 Effect::Send { worker, order, .. } => sent.push(show(&worker, &order)),
+                Effect::WorkerChanged { standing, .. } => self.told.push(standing),
                 _ => {}
             }
         }

@@ -275,6 +275,7 @@ pub(in super::super) fn worker_view(worker: &WorkerStatus, usage: Option<Usage>)
         Standing::Active => (api::WorkerStatus::Active, None),
         Standing::Inactive => (api::WorkerStatus::Inactive, None),
         Standing::Degraded(why) => (api::WorkerStatus::Degraded, Some(why.clone())),
+        Standing::PutAside(why) => (api::WorkerStatus::PutAside, Some(format!("put aside {why}"))),
     };
     WorkerView {
         id: record.id.to_string(),
@@ -324,6 +325,7 @@ pub(in super::super) fn worker_counts(view: &ClusterView) -> WorkerCounts {
             Standing::Active => &mut counts.active,
             Standing::Inactive => &mut counts.inactive,
             Standing::Degraded(_) => &mut counts.degraded,
+            Standing::PutAside(_) => &mut counts.put_aside,
         } += 1;
     }
     counts

@@ -1,0 +1,173 @@
+//! A worker on which everything fails is put aside for a while, and its work runs elsewhere.
+
+use cloudai_model::{AttemptReport, Cause, JobShape, Outcome, ReportWhat, Timestamp};
+use cloudai_scheduler::Standing;
+
+use super::world::{World, ended, spec, started};
+use crate::bounds;
+
+/// The end of an attempt that ran for so long.
+fn ended_after_ms(attempt: &str, ran_ms: u64, cause: Cause) -> AttemptReport {
+    let (started_at, outcome) = (Some(Timestamp(5)), Outcome::new(cause, ""));
+    let what = ReportWhat::Ended { started_at, outcome, at: Timestamp(5 + ran_ms) };
+    AttemptReport { attempt: attempt.parse().unwrap(), what }
+}
+
+/// Tasks of jobs of their own that fail on `worker-1`, one after the other.
+fn fail_jobs(world: &mut World, jobs: impl Iterator<Item = u64>, ran_ms: u64) {
+    for job in jobs {
+        world.submit_one(1);
+        let end = ended_after_ms(&format!("task-{job}-a1"), ran_ms, Cause::Exit(1));
+        world.report("worker-1", world.session("worker-1"), end);
+    }
+}
+
+fn put_aside(world: &World) -> String {
+    match world.standing("worker-1") {
+        Standing::PutAside(why) => why,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A worker that was put aside a moment ago, with nothing else in the cluster.
+fn broken() -> World {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    fail_jobs(&mut world, 1..=u64::from(bounds::BREAKER_FAILURES), 100);
+    world
+}
+
+/// Time passes while the worker is heard.
+fn pass(world: &mut World, ms: u64) -> String {
+    world.now_ms += ms;
+    world.full("worker-1", world.session("worker-1"), Vec::new());
+    world.pass(0)
+}
+
+#[test]
+fn a_worker_that_fails_every_task_at_once_is_put_aside_and_its_work_runs_elsewhere() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.hello("worker-2", 4);
+    fail_jobs(&mut world, 1..u64::from(bounds::BREAKER_FAILURES), 100);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+    fail_jobs(&mut world, 5..=5, 100);
+    let want = "for 30 s more after 5 failures in a row; last: task-5-a1 ended with exit(1)";
+    assert_eq!(put_aside(&world), want);
+    assert_eq!(world.submit_one(1), "worker-2: assign task-6-a1");
+}
+
+#[test]
+fn a_failure_after_a_while_says_that_the_worker_works() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    fail_jobs(&mut world, 1..=20, bounds::QUICK_EXIT_MS);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+    fail_jobs(&mut world, 21..=25, bounds::QUICK_EXIT_MS - 1);
+    assert!(put_aside(&world).starts_with("for 30 s more after 5 failures"));
+}
+
+#[test]
+fn one_bad_array_never_puts_a_good_worker_aside() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.submit(spec(1), super::world::array(1, 100, None));
+    for index in 1..=100 {
+        let end = ended_after_ms(&format!("task-1.{index}-a1"), 100, Cause::Exit(1));
+        world.report("worker-1", 1, end);
+    }
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+}
+
+#[test]
+fn failures_of_its_engine_count_whatever_job_they_hit() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit(spec(1), super::world::array(1, 9, None));
+    for index in 1..=bounds::BREAKER_FAILURES {
+        assert_eq!(world.standing("worker-1"), Standing::Active);
+        world.report("worker-1", 1, ended(&format!("task-1.{index}-a1"), Cause::Infra));
+    }
+    assert!(put_aside(&world).ends_with("last: task-1.5-a1 ended with infra"));
+}
+
+#[test]
+fn it_is_tried_again_by_one_attempt_at_a_time_without_another_event() {
+    let mut world = broken();
+    world.submit_one(1);
+    world.submit_one(1);
+    assert_eq!(pass(&mut world, 10_000), "");
+    assert_eq!(pass(&mut world, 10_000), "");
+    assert!(put_aside(&world).starts_with("for 10 s more"));
+    world.now_ms += 10_000;
+    assert_eq!(world.core.next_deadline(), Some(world.now().mono));
+    assert_eq!(world.pass(0), "worker-1: assign task-6-a1");
+    assert!(put_aside(&world).starts_with("until task-6-a1 ends after 5 failures in a row"));
+    let sent = world.report("worker-1", 1, ended("task-6-a1", Cause::Exit(0)));
+    let want = "worker-1: forget task-6-a1, worker-1: ack 1, worker-1: assign task-7-a1";
+    assert_eq!(sent, want);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+}
+
+#[test]
+fn a_failed_trial_puts_it_aside_for_twice_as_long() {
+    let mut world = broken();
+    world.submit_one(1);
+    assert_eq!(pass(&mut world, bounds::BREAKER_MS_MIN), "worker-1: assign task-6-a1");
+    world.report("worker-1", 1, ended("task-6-a1", Cause::Infra));
+    assert!(put_aside(&world).starts_with("for 60 s more after 6 failures"));
+}
+
+#[test]
+fn a_trial_that_was_cancelled_or_lost_makes_room_for_the_next() {
+    let mut world = broken();
+    world.submit_one(1);
+    world.submit_one(1);
+    assert_eq!(pass(&mut world, bounds::BREAKER_MS_MIN), "worker-1: assign task-6-a1");
+    world.cancel("task-6");
+    let sent = world.report("worker-1", 1, ended("task-6-a1", Cause::Cancelled));
+    assert!(sent.ends_with("worker-1: assign task-7-a1"), "{sent}");
+    world.report("worker-1", 1, started("task-7-a1"));
+    // Its worker has lost it: the same task is the next trial.
+    let sent = world.full("worker-1", 1, Vec::new());
+    assert!(sent.ends_with("worker-1: assign task-7-a2"), "{sent}");
+}
+
+#[test]
+fn a_restarted_worker_and_a_restarted_master_begin_anew() {
+    let mut world = broken();
+    world.say_hello("worker-1", 4, Some(1), Some(Vec::new()));
+    assert!(put_aside(&world).starts_with("for 30 s more"));
+    world.hello("worker-1", 4);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+    let mut world = broken();
+    world.restart();
+    world.say_hello("worker-1", 4, Some(1), Some(Vec::new()));
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+}
+
+#[test]
+fn the_reason_is_named_where_a_task_waits_for_it() {
+    let mut world = broken();
+    world.submit(spec(1), JobShape::Single);
+    let explanation = world.core.explain("task-6".parse().unwrap()).unwrap();
+    let want = "the workers that could take it get no new work now";
+    assert_eq!(explanation.wait.to_string(), want);
+    let refusal = explanation.workers[0].refusal.as_ref().unwrap().to_string();
+    assert!(refusal.starts_with("put aside for 30 s more after 5 failures in a row"), "{refusal}");
+}
+
+#[test]
+fn the_operator_is_told_when_it_is_put_aside_and_when_it_is_back() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.told.clear();
+    fail_jobs(&mut world, 1..=5, 100);
+    world.submit_one(1);
+    pass(&mut world, bounds::BREAKER_MS_MIN);
+    world.report("worker-1", 1, ended("task-6-a1", Cause::Exit(0)));
+    let told: Vec<String> = world.told.iter().map(|standing| format!("{standing:?}")).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].starts_with("PutAside(\"for 30 s more"), "{told:?}");
+    assert_eq!(told[1], "Active");
+}
