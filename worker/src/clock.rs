@@ -1,6 +1,6 @@
 //! The two clocks, read here and nowhere else.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cloudai_model::{Monotonic, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
@@ -16,4 +16,14 @@ pub(crate) fn wall() -> Timestamp {
 pub(crate) fn mono() -> Monotonic {
     let time = clock_gettime(ClockId::Boottime);
     Monotonic(time.tv_sec.cast_unsigned() * 1000 + time.tv_nsec.cast_unsigned() / 1_000_000)
+}
+
+/// Waits until a deadline of this clock is due, also when the machine sleeps meanwhile.
+pub(crate) async fn wait_until(deadline: Monotonic) {
+    loop {
+        match mono().nap_ms(deadline) {
+            0 => return,
+            nap_ms => tokio::time::sleep(Duration::from_millis(nap_ms)).await,
+        }
+    }
 }

@@ -447,7 +447,7 @@ async fn say_goodbye(link: Link) {
 
 async fn sleep_until(deadline: Option<Monotonic>) {
     match deadline {
-        Some(at) => tokio::time::sleep(Duration::from_millis(at.ms_since(clock::mono()))).await,
+        Some(at) => clock::wait_until(at).await,
         None => std::future::pending().await,
     }
 }

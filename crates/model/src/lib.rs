@@ -34,5 +34,5 @@ pub use spec::{
     Invocation, Limits, Mount, Network, Origin, PullPolicy, RetryPolicy, SpecError, TaskSpec,
     TaskType, limits,
 };
-pub use time::{Monotonic, Now, Timestamp};
+pub use time::{Monotonic, NAP_MS_MAX, Now, Timestamp};
 pub use worker::{WorkerKind, WorkerRecord};

@@ -5,9 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudai_database::SqliteStore;
+use cloudai_database::{Reader, SqliteStore};
 use cloudai_master_core::{FullReport, Submission, WorkerHello};
-use cloudai_model::{JobShape, Resources, TaskSpec, WorkerKind};
+use cloudai_model::{
+    AttemptReport, Cause, Event, JobShape, Journal, Outcome, ReportWhat, RequestId, Resources,
+    TaskSpec, TaskStatus, Timestamp, WorkerKind,
+};
 use cloudai_scheduler::PolicyKind;
 use tokio::net::TcpListener;
 
@@ -19,12 +22,16 @@ use crate::grpc::attach_known;
 const DEADLINE: Duration = Duration::from_secs(30);
 
 fn beat(dir: &Path) -> (HeartHandle, JoinHandle<()>) {
+    beat_over(Box::new(SqliteStore::open(dir).unwrap()))
+}
+
+fn beat_over(store: Box<dyn Store>) -> (HeartHandle, JoinHandle<()>) {
     let settings = HeartSettings {
         core: Settings::default(),
         policy: PolicyKind::FirstFit.build(),
         agent_deadline_ms: None,
     };
-    start(Box::new(SqliteStore::open(dir).unwrap()), settings).unwrap()
+    start(store, settings).unwrap()
 }
 
 async fn end((heart, thread): (HeartHandle, JoinHandle<()>)) {
@@ -106,4 +113,154 @@ async fn a_restarted_master_calls_the_unary_workers_that_it_knows() {
     let called = tokio::time::timeout(DEADLINE, listener.accept()).await;
     called.expect("the worker is called").unwrap();
     end((heart, thread)).await;
+}
+
+/// When a commit fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fails {
+    /// Nothing of it is stored.
+    Before,
+    /// All of it is stored, and nobody was told: the disk failed while it answered.
+    After,
+}
+
+/// The real store on a disk that fails one commit, and the load behind it.
+struct FailingDisk {
+    store: SqliteStore,
+    commits: u32,
+    at: u32,
+    fails: Fails,
+    load_fails: bool,
+}
+
+impl FailingDisk {
+    fn error() -> StoreError {
+        let source = std::io::Error::other("the disk does not answer");
+        StoreError::Io { doing: "write", path: "cloudai.db".into(), source }
+    }
+}
+
+impl Journal for FailingDisk {
+    type Error = StoreError;
+
+    fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        self.commits += 1;
+        if self.commits != self.at {
+            return self.store.commit(events);
+        }
+        self.load_fails = true;
+        match self.fails {
+            Fails::Before => Err(StoreError::Full { path: "cloudai.db".into() }),
+            Fails::After => self.store.commit(events).and(Err(Self::error())),
+        }
+    }
+}
+
+impl Store for FailingDisk {
+    fn load(&mut self) -> Result<Snapshot, StoreError> {
+        if std::mem::take(&mut self.load_fails) {
+            return Err(Self::error());
+        }
+        self.store.load()
+    }
+
+    fn find_request(&mut self, id: &RequestId) -> Result<Option<(JobId, JobShape)>, StoreError> {
+        self.store.find_request(id)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.store.reader()
+    }
+
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+/// A worker and a client that do again what failed, as ours do.
+struct Peers {
+    heart: HeartHandle,
+    session: Option<Session>,
+    holds: Vec<AttemptReport>,
+    failed: u32,
+}
+
+impl Peers {
+    async fn greet(&mut self) {
+        loop {
+            let greeting = hello(self.session, WorkerKind::Session, "127.0.0.1:1".to_owned());
+            let Command::Hello(mut greeting) = greeting else { unreachable!("it is a hello") };
+            greeting.held = Some(self.holds.clone());
+            match self.heart.command(Command::Hello(greeting)).await {
+                Ok(Answer::Welcome(session)) => return self.session = Some(session),
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => self.failed += 1,
+            }
+        }
+    }
+
+    async fn again_until_done(&mut self, command: impl Fn(Option<Session>) -> Command) -> Answer {
+        loop {
+            match self.heart.command(command(self.session)).await {
+                Ok(answer) => return answer,
+                Err(_) => self.failed += 1,
+            }
+            // The link ended with the old memory.
+            self.greet().await;
+        }
+    }
+
+    async fn report(&mut self, what: ReportWhat) {
+        let attempt = "task-1-a1".parse().unwrap();
+        self.holds = vec![AttemptReport { attempt, what }];
+        let changes = self.holds.clone();
+        let answer = self.again_until_done(|session| Command::Report {
+            worker: worker(),
+            session,
+            sequence: 1,
+            changes: changes.clone(),
+            full: None,
+        });
+        assert_eq!(answer.await, Answer::Reported);
+    }
+}
+
+#[tokio::test]
+async fn a_commit_that_fails_anywhere_changes_no_outcome() {
+    // The hello, the submit with its placement, the start, the end.
+    for at in 0..=4 {
+        for fails in [Fails::Before, Fails::After] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = SqliteStore::open(dir.path()).unwrap();
+            let disk = FailingDisk { store, commits: 0, at, fails, load_fails: false };
+            let (heart, thread) = beat_over(Box::new(disk));
+            let mut peers = Peers { heart, session: None, holds: Vec::new(), failed: 0 };
+            peers.greet().await;
+            let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
+            let submit = |_| {
+                let request = Some(RequestId::new("r").unwrap());
+                let (spec, shape) = (Arc::clone(&spec), JobShape::Single);
+                Command::Submit(Submission { spec, shape, request, known: None })
+            };
+            let answer = peers.again_until_done(submit).await;
+            let existing = at == 2 && fails == Fails::After;
+            let (job, shape) = (JobId(1), JobShape::Single);
+            assert_eq!(answer, Answer::Submitted { job, shape, existing }, "{at} {fails:?}");
+            peers.report(ReportWhat::Started(Timestamp(5))).await;
+            let (started_at, outcome) = (Some(Timestamp(5)), Outcome::new(Cause::Exit(0), ""));
+            peers.report(ReportWhat::Ended { started_at, outcome, at: Timestamp(9) }).await;
+            assert_eq!(peers.failed, u32::from(at > 0), "{at} {fails:?}");
+            end((peers.heart, thread)).await;
+            let mut store = SqliteStore::open(dir.path()).unwrap();
+            let task = TaskId::single(1);
+            let record = store.reader().unwrap().find_task(task).unwrap().unwrap();
+            assert_eq!(record.status(), TaskStatus::Succeeded, "{at} {fails:?}");
+            assert_eq!(record.find_attempt(), Some("task-1-a1".parse().unwrap()));
+            assert_eq!(store.reader().unwrap().attempts(task).unwrap(), [], "{at} {fails:?}");
+            assert_eq!(store.load().unwrap().numbers.last_job, 1, "{at} {fails:?}");
+        }
+    }
 }

@@ -98,7 +98,7 @@ impl Heart {
             let deadline = self.next_deadline();
             let sleep = async {
                 match deadline {
-                    Some(at) => tokio::time::sleep_until(clock::instant_of(at).into()).await,
+                    Some(at) => clock::wait_until(at).await,
                     None => std::future::pending().await,
                 }
             };
