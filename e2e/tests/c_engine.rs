@@ -36,7 +36,10 @@ impl Rig {
 
     fn submit_image(&self, image: &str, program: &str) -> String {
         let words: Vec<_> = program.split_whitespace().collect();
-        self.cluster.submit(&[&["--cpus", "1", "-m", "16MiB", image], &*words].concat())
+        let spec = json!({"image": image, "command": words, "cpus": 1.0, "memory_bytes": 16 << 20});
+        let answer = self.cluster.post(&spec);
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        answer.body["first_task"].as_str().unwrap().to_owned()
     }
 
     /// Submits one that holds, and waits until it runs.
@@ -240,6 +243,16 @@ fn c9_each_call_that_fails_once_costs_at_most_an_attempt() {
     }
     rig.check_clean();
     rig.wait_well();
+}
+
+#[test]
+fn c13_a_worker_on_a_full_disk_takes_no_new_work() {
+    // No disk is emptier than that.
+    let rig = Rig::start_with(&["--disk-percent-max", "1"]);
+    let reason = rig.wait_degraded();
+    assert!(reason.contains("it takes no new work above 1 %"), "{reason}");
+    let waits = rig.submit("exit 0");
+    rig.cluster.cli(&["explain", &waits]).check(0, &["it takes no new work above 1 %"]);
 }
 
 #[test]

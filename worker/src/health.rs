@@ -1,14 +1,23 @@
-//! Whether this worker is well: the engine answers. A worker that is not says why, gets no new work
-//! meanwhile, and goes on with what it has. It must never decide about an attempt, and never need a
-//! hand to become well again. Read next: `session.rs`, which tells the master.
+//! Whether this worker is well: the engine answers, and its folder can be written to, on a disk with
+//! room. A worker that is not says why, gets no new work meanwhile, and goes on with what it has. It
+//! must never decide about an attempt, and never need a hand to become well again. Read next:
+//! `session.rs`, which tells the master.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::disk::disk_pressure;
 use crate::engine::Executor;
+
+/// How long a look at the disk may take.
+const DISK_DEADLINE: Duration = Duration::from_secs(5);
+/// The file that is written to see that one can be.
+const PROBE_FILE: &str = "probe";
 
 /// The pause between two probes of the engine, which no fault cuts short, so that many faults bring
 /// on few probes.
@@ -25,36 +34,79 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Begins to watch. The worker counts as well until the first probe says otherwise.
-    pub(crate) fn watch(executor: Executor) -> Self {
+    /// Begins to watch the engine, and the disk under `folder`, which may be `percent_max` percent
+    /// full. The worker counts as well until the first look says otherwise.
+    pub(crate) fn watch(executor: Executor, folder: PathBuf, percent_max: u8) -> Self {
         let (sender, degraded) = watch::channel(None);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move {
-            stopped.run_until_cancelled(probe_for_ever(&executor, &sender)).await;
+            let disk = Disk { folder, percent_max, look: None };
+            stopped.run_until_cancelled(look_for_ever(&executor, disk, &sender)).await;
         });
         Self { degraded, _watching: stop.drop_guard() }
     }
 }
 
-async fn probe_for_ever(executor: &Executor, sender: &watch::Sender<Option<String>>) {
+async fn look_for_ever(
+    executor: &Executor,
+    mut disk: Disk,
+    sender: &watch::Sender<Option<String>>,
+) {
     let mut away_since = None;
     loop {
-        let failed = executor.ping().await.err();
-        let reason = failed.map(|why| {
+        let (engine, disk) = tokio::join!(executor.ping(), disk.look());
+        let engine = engine.err().map(|why| {
             let since = *away_since.get_or_insert_with(Timestamp::now);
             away(since, &why)
         });
-        if reason.is_none() {
+        if engine.is_none() {
             away_since = None;
         }
-        tell(sender, reason);
+        let reasons = engine.into_iter().chain(disk).collect::<Vec<_>>();
+        tell(sender, (!reasons.is_empty()).then(|| reasons.join("; and ")));
         tokio::time::sleep(PROBE_PAUSE_MIN).await;
         tokio::select! {
             () = tokio::time::sleep(PROBE_PAUSE_MORE) => {}
             () = executor.suspected() => {}
         }
     }
+}
+
+/// The disk under the worker's folder.
+#[derive(Debug)]
+struct Disk {
+    folder: PathBuf,
+    percent_max: u8,
+    /// A look that was late. A disk that hangs is not looked at by more and more threads.
+    look: Option<JoinHandle<Option<String>>>,
+}
+
+impl Disk {
+    /// What is wrong with it.
+    async fn look(&mut self) -> Option<String> {
+        let (folder, percent_max) = (self.folder.clone(), self.percent_max);
+        let look = self.look.get_or_insert_with(|| {
+            tokio::task::spawn_blocking(move || {
+                disk_pressure(&folder, percent_max).or_else(|| find_write_error(&folder))
+            })
+        });
+        let Ok(found) = tokio::time::timeout(DISK_DEADLINE, look).await else {
+            let folder = self.folder.display();
+            return Some(format!("the disk under {folder} does not answer; see that it is well"));
+        };
+        self.look = None;
+        found.unwrap_or_else(|error| Some(format!("the disk cannot be looked at: {error}")))
+    }
+}
+
+/// Why nothing can be written in the folder.
+fn find_write_error(folder: &Path) -> Option<String> {
+    let path = folder.join(PROBE_FILE);
+    let written = std::fs::write(&path, b"well").and_then(|()| std::fs::remove_file(&path));
+    let error = written.err()?;
+    let folder = folder.display();
+    Some(format!("nothing can be written in {folder}: {error}; see that its disk is well"))
 }
 
 /// What happened, since when, and what to do.
@@ -91,6 +143,20 @@ mod tests {
             "the Docker engine has not answered since 12:34:56 UTC: nothing listens there; look at \
              'systemctl status docker' on the worker's machine"
         );
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_written_to_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut disk = Disk { folder: folder.path().to_owned(), percent_max: 100, look: None };
+        assert_eq!(disk.look().await, None);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        // Even an administrator cannot write a file where a folder is.
+        std::fs::create_dir(folder.path().join(PROBE_FILE)).unwrap();
+        let words = disk.look().await.unwrap();
+        assert!(words.starts_with("nothing can be written in /"), "{words}");
+        std::fs::remove_dir(folder.path().join(PROBE_FILE)).unwrap();
+        assert_eq!(disk.look().await, None);
     }
 
     #[test]

@@ -95,7 +95,8 @@ pub async fn run(
     let unary = Arc::new(Unary::new(Arc::clone(&context), config.id.clone()));
     let ended = CancellationToken::new();
     let server = tokio::spawn(grpc::serve(listener, unary, ended.clone().cancelled_owned()));
-    let health = Health::watch(executor.clone());
+    let health =
+        Health::watch(executor.clone(), config.data_dir.clone(), config.disk.percent_max());
     let session = SessionLoop::new(identity, context, telemetry, health, config.attempts_max);
     let result = session.run(shutdown).await;
     ended.cancel();
