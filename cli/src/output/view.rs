@@ -201,6 +201,7 @@ pub fn show_task(task: &TaskDetail, now_ms: u64) -> String {
     push("Finished", summary.finished_at_ms.map(show_time));
     push("Ran", ran(summary, now_ms).map(show_span));
     push("Time-out", task.spec.timeout_ms.map(show_span));
+    push("Lease", Some(show_span(task.spec.lease_ms)));
     push("Retries", Some(task.spec.retries.to_string()).filter(|retries| retries != "0"));
     push("Crashes", crashes_text(task));
     push("Infra", infra_text(task));

@@ -127,3 +127,55 @@ impl Batch {
         Ok(self.effects)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloudai_model::Timestamp;
+
+    use super::*;
+
+    fn batch(events: usize, effects: usize) -> Batch {
+        let event = Event::CancelRequested { task: TaskId::single(1), at: Timestamp(1) };
+        let effect = Effect::TaskChanged(TaskId::single(1));
+        Batch { events: vec![event; events], effects: vec![effect; effects] }
+    }
+
+    /// Remembers the length of each commit, or refuses it.
+    struct Lengths(Vec<usize>, bool);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("no")]
+    struct No;
+
+    impl Journal for Lengths {
+        type Error = No;
+
+        fn commit(&mut self, events: &[Event]) -> Result<(), No> {
+            self.0.push(events.len());
+            if self.1 { Ok(()) } else { Err(No) }
+        }
+    }
+
+    #[test]
+    fn a_batch_is_empty_when_it_has_neither_events_nor_effects() {
+        for (events, effects) in [(0, 0), (0, 1), (1, 0), (2, 3)] {
+            let batch = batch(events, effects);
+            assert_eq!(batch.events().len(), events);
+            assert_eq!(batch.is_empty(), events + effects == 0);
+        }
+    }
+
+    #[test]
+    fn effects_come_out_only_when_their_events_are_stored() {
+        let mut good = Lengths(Vec::new(), true);
+        let mut both = batch(1, 1);
+        both.append(batch(1, 1));
+        assert_eq!(both.commit(&mut good).unwrap().len(), 2);
+        assert_eq!(good.0, [2]);
+        // Nothing to store is no commit.
+        assert_eq!(batch(0, 1).commit(&mut good).unwrap().len(), 1);
+        assert_eq!(good.0, [2]);
+        let mut bad = Lengths(Vec::new(), false);
+        assert!(batch(1, 1).commit(&mut bad).is_err());
+    }
+}

@@ -306,3 +306,43 @@ impl Facts {
         assert_eq!(self.queue.queued_count, again.queue.queued_count, "tasks that wait");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloudai_model::{Numbers, Ranges, Timestamp};
+
+    use super::*;
+
+    fn snapshot(fresh: Ranges) -> Snapshot {
+        let id = JobId(1);
+        let job = JobRecord {
+            id,
+            spec: Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS)),
+            shape: cloudai_model::JobShape::Array { first: 3, last: 5, at_once_max: None },
+            request: None,
+            submitted_at: Timestamp(1),
+            fresh,
+            live: BTreeMap::new(),
+            ended: EndedCounts::default(),
+        };
+        let numbers = Numbers { last_job: 1, ..Numbers::default() };
+        Snapshot { numbers, jobs: [(id, job)].into(), ..Snapshot::default() }
+    }
+
+    #[test]
+    fn a_position_outside_its_job_is_refused_on_either_side() {
+        for (first, last, good) in [(3, 5, true), (4, 4, true), (2, 5, false), (3, 6, false)] {
+            let restored = Facts::restore(snapshot(Ranges::from_span(first, last)));
+            assert_eq!(restored.is_ok(), good, "{first} to {last}");
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "tasks that wait")]
+    fn an_index_that_does_not_follow_from_the_state_is_found() {
+        let mut facts = Facts::restore(snapshot(Ranges::from_span(3, 5))).unwrap();
+        facts.assert_consistent();
+        facts.queue.queued_count += 1;
+        facts.assert_consistent();
+    }
+}

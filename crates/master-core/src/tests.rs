@@ -4,6 +4,7 @@
 mod world;
 
 mod breaking;
+mod cancel_races;
 mod cancelling;
 mod chaos;
 mod degrading;

@@ -1,5 +1,6 @@
 //! A worker process comes, comes back, or goes in good order.
 
+use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
 use cloudai_model::{
@@ -20,18 +21,32 @@ pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut B
         (Some(current), Some(_)) if current.epoch() < core.facts.numbers.epoch() => {
             Answer::Rejected(Rejection::NotRegistered(hello.id))
         }
-        (Some(current), Some(claimed)) if current == claimed => {
-            come_back(core, now, hello, current, batch);
-            Answer::Welcome(current)
-        }
-        (Some(current), Some(claimed)) if claimed < current => {
-            Answer::Rejected(Rejection::Superseded(hello.id))
-        }
-        (_, Some(_)) => Answer::Rejected(Rejection::NotRegistered(hello.id)),
+        (Some(current), Some(claimed)) => match check_session(&hello.id, current, claimed) {
+            Ok(()) => {
+                come_back(core, now, hello, current, batch);
+                Answer::Welcome(current)
+            }
+            Err(rejection) => Answer::Rejected(rejection),
+        },
+        (None, Some(_)) => Answer::Rejected(Rejection::NotRegistered(hello.id)),
         (None, None) if core.facts.workers.len() >= core.settings.workers_max => {
             Answer::Rejected(Rejection::TooManyWorkers(core.facts.workers.len()))
         }
         (_, None) => Answer::Welcome(register(core, now, hello, batch)),
+    }
+}
+
+/// A process with an older session has been replaced and must end; one with a newer session than
+/// any that is known here was registered by a history that is lost, and registers anew.
+pub(crate) fn check_session(
+    worker: &WorkerId,
+    current: Session,
+    claimed: Session,
+) -> Result<(), Rejection> {
+    match claimed.cmp(&current) {
+        Ordering::Equal => Ok(()),
+        Ordering::Less => Err(Rejection::Superseded(worker.clone())),
+        Ordering::Greater => Err(Rejection::NotRegistered(worker.clone())),
     }
 }
 
@@ -103,10 +118,12 @@ pub(crate) fn goodbye(
     session: Session,
     batch: &mut Batch,
 ) -> Answer {
-    let known = core.facts.workers.get(worker).map(|worker| worker.record.session);
-    if known != Some(session) {
+    let Some(known) = core.facts.workers.get(worker) else {
+        return Answer::Rejected(Rejection::NotRegistered(worker.clone()));
+    };
+    if let Err(rejection) = check_session(worker, known.record.session, session) {
         core.stale_reports += 1;
-        return Answer::Rejected(Rejection::Superseded(worker.clone()));
+        return Answer::Rejected(rejection);
     }
     for attempt in held_by(core, worker) {
         let message = "its worker was stopped";

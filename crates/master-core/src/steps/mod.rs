@@ -13,6 +13,8 @@ pub(crate) use cancel::cancel;
 pub(crate) use hello::held_by;
 pub(crate) use hello::{goodbye, hello};
 pub(crate) use place::{place, propose};
+#[cfg(test)]
+pub(crate) use report::is_current;
 pub(crate) use report::{Report, declined, report};
 pub(crate) use submit::submit;
 pub(crate) use tick::tick;

@@ -31,9 +31,11 @@ pub(crate) fn report(core: &mut Core, now: Now, report: Report, batch: &mut Batc
         return Answer::Rejected(Rejection::NotRegistered(worker));
     };
     let current = known.record.session;
-    if session.is_some_and(|session| session != current) {
+    if let Some(claimed) = session
+        && let Err(rejection) = hello::check_session(&worker, current, claimed)
+    {
         core.stale_reports += 1;
-        return Answer::Rejected(Rejection::Superseded(worker));
+        return Answer::Rejected(rejection);
     }
     heard(core, now, &worker, batch);
     take_changes(core, now, &worker, current, &changes, batch);
@@ -66,7 +68,12 @@ pub(crate) fn take_changes(
 }
 
 /// The fence: all four numbers must be those of now.
-fn is_current(core: &Core, attempt: AttemptId, worker: &WorkerId, session: Session) -> bool {
+pub(crate) fn is_current(
+    core: &Core,
+    attempt: AttemptId,
+    worker: &WorkerId,
+    session: Session,
+) -> bool {
     let Some(live) = core.facts.find_live(attempt.task) else { return false };
     live.attempt == attempt.no
         && live.find_hold().is_some_and(|hold| hold.worker == *worker && hold.session == session)

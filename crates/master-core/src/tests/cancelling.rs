@@ -114,3 +114,18 @@ fn capacity_stays_taken_until_the_container_is_gone() {
     let sent = world.report("worker-1", 1, ended("task-1-a1", Cause::Cancelled));
     assert!(sent.ends_with("worker-1: assign task-2-a1"), "{sent}");
 }
+
+#[test]
+fn what_has_ended_is_counted_by_how() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    world.submit(spec(1), array(1, 9, None));
+    world.report("worker-1", 1, ended("task-1.1-a1", Cause::Exit(0)));
+    world.report("worker-1", 1, ended("task-1.2-a1", Cause::Exit(1)));
+    world.report("worker-1", 1, ended("task-1.3-a1", Cause::Oom));
+    world.cancel("task-1.4");
+    world.report("worker-1", 1, ended("task-1.4-a1", Cause::Exit(0)));
+    world.cancel("task-1.9");
+    let counts = world.core.facts().jobs[&JobId(1)].ended;
+    assert_eq!((counts.succeeded, counts.failed, counts.cancelled), (1, 2, 2));
+}

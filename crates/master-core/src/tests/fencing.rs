@@ -1,6 +1,6 @@
 //! Reports that are not of the current attempt, worker and session change nothing.
 
-use cloudai_model::{Cause, Event, Session, Timestamp};
+use cloudai_model::{AttemptId, Cause, Event, Session, Timestamp};
 
 use super::world::{World, accepted, ended, ended_after, started, worker};
 use crate::{Answer, Command, Rejection};
@@ -120,4 +120,50 @@ fn the_process_that_was_replaced_is_told_so() {
     world.hello("worker-1", 1);
     let (answer, _) = world.say_hello("worker-1", 1, Some(1), Some(Vec::new()));
     assert_eq!(answer, Answer::Rejected(Rejection::Superseded(worker("worker-1"))));
+}
+
+#[test]
+fn each_of_the_four_numbers_is_checked_for_itself() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.hello("worker-2", 1);
+    world.submit_one(1);
+    let check = |attempt: &str, name: &str, session: u64| {
+        let attempt: AttemptId = attempt.parse().unwrap();
+        crate::steps::is_current(&world.core, attempt, &worker(name), Session(session))
+    };
+    assert!(check("task-1-a1", "worker-1", 1));
+    assert!(!check("task-2-a1", "worker-1", 1));
+    assert!(!check("task-1-a2", "worker-1", 1));
+    assert!(!check("task-1-a1", "worker-2", 1));
+    assert!(!check("task-1-a1", "worker-1", 2));
+}
+
+#[test]
+fn a_session_that_this_history_never_gave_registers_anew_and_is_not_told_to_end() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    let unknown = || Answer::Rejected(Rejection::NotRegistered(worker("worker-1")));
+    let older = || Answer::Rejected(Rejection::Superseded(worker("worker-1")));
+    world.hello("worker-1", 1);
+    for (session, want) in [(1, older()), (3, unknown())] {
+        let (answer, _) = world.say_hello("worker-1", 1, Some(session), Some(Vec::new()));
+        assert_eq!(answer, want, "a hello of session {session}");
+        let stale = world.core.stale_reports;
+        let report = Command::Report {
+            worker: worker("worker-1"),
+            session: Some(Session(session)),
+            sequence: 1,
+            changes: Vec::new(),
+            full: None,
+        };
+        assert_eq!(world.turn(report).0, want, "a report of session {session}");
+        let goodbye = Command::Goodbye { worker: worker("worker-1"), session: Session(session) };
+        assert_eq!(world.turn(goodbye).0, want, "a goodbye of session {session}");
+        assert_eq!(world.core.stale_reports, stale + 2);
+    }
+    let (answer, _) = world.say_hello("worker-9", 1, Some(1), Some(Vec::new()));
+    assert_eq!(answer, Answer::Rejected(Rejection::NotRegistered(worker("worker-9"))));
+    let goodbye = Command::Goodbye { worker: worker("worker-9"), session: Session(1) };
+    assert_eq!(world.turn(goodbye).0, answer);
 }

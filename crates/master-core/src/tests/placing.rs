@@ -3,7 +3,7 @@
 use cloudai_model::{Cause, JobShape, TaskSpec};
 
 use super::world::{World, array, ended, spec, started, worker};
-use crate::{Answer, Command, bounds};
+use crate::{Answer, Command, Placement, bounds};
 
 #[test]
 fn a_task_goes_from_submit_to_its_end_in_order() {
@@ -143,6 +143,37 @@ fn a_worker_holds_a_bounded_number_of_attempts() {
 }
 
 /// A task of which thousands fit into the test workers' memory and storage.
+#[test]
+fn an_agent_is_told_why_a_task_cannot_be_placed_now() {
+    let mut world = World::new();
+    world.hello("worker-1", 8);
+    world.submit(spec(1), array(1, 2, Some(1)));
+    world.submit_one(1);
+    world.report("worker-1", 1, ended("task-2-a1", Cause::Infra));
+    let refused = |world: &mut World, task: &str| match world.propose(task, "worker-1") {
+        Answer::Proposed { accepted: 0, refused } => refused[0].why.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&mut world, "2"), "task-2 waits before it is tried again");
+    assert_eq!(refused(&mut world, "1.2"), "job-1 has as many tasks at once as it may");
+    assert_eq!(refused(&mut world, "9"), "task-9 is not waiting: it has ended or never was");
+}
+
+#[test]
+fn repeated_and_new_placements_are_counted_together() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.submit_one(1);
+    let placement =
+        |task: &str| Placement { task: task.parse().unwrap(), worker: worker("worker-1") };
+    let placements = ["task-1", "task-1", "task-2"].map(placement).to_vec();
+    let Answer::Proposed { accepted, refused } = world.turn(Command::Propose(placements)).0 else {
+        panic!("a proposal is answered")
+    };
+    assert_eq!((accepted, refused.len()), (2, 1));
+}
+
 fn tiny() -> TaskSpec {
     let mut spec = spec(1);
     spec.needs.memory_bytes = 64 << 20;
