@@ -274,25 +274,6 @@ fn a_client_without_a_master_says_so() {
 }
 
 #[test]
-fn a_worker_that_is_killed_loses_no_task_and_uses_up_no_retry() {
-    let cluster = Cluster::start();
-    let mut worker = cluster.worker("worker-1", &[]);
-    let script = "echo try $CLOUDAI_ATTEMPT; test $CLOUDAI_ATTEMPT != 1 || sleep 600";
-    let task = cluster.submit(&[BUSYBOX, "sh", "-c", script]);
-    let orphan = cluster.wait_container(&task, &worker);
-    worker.process.kill();
-    let again = cluster.worker("worker-1", &[]);
-    let detail = cluster.wait_success(&task);
-    let attempts = detail["attempts"].as_array().unwrap();
-    assert_eq!(attempts.len(), 2, "{detail:#}");
-    assert_eq!(attempts[0]["outcome"]["cause"], "worker_lost", "{detail:#}");
-    assert_eq!(cluster.ok(&["logs", &task]), "try 2");
-    // What the killed process left behind is gone.
-    engine::wait_gone(&again.label);
-    assert_ne!(engine::docker(&["inspect", &orphan]).code, 0);
-}
-
-#[test]
 fn a_worker_that_is_gone_for_good_gives_its_tasks_to_others() {
     let cluster = Cluster::start();
     let mut worker = cluster.worker("worker-1", &[]);

@@ -1,4 +1,4 @@
-//! The wire: code generated from the two protos beside this crate, and `convert`, the one place
+//! The wire: code generated from the protos beside this crate, and `convert`, the one place
 //! where wire becomes model and model becomes wire. Knows no socket and no state.
 
 pub mod convert;
@@ -15,3 +15,9 @@ pub mod cluster;
 #[rustfmt::skip]
 #[path = "generated/agent.rs"]
 pub mod agent;
+
+/// `package record`: what a worker keeps on its own disk.
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub)]
+#[rustfmt::skip]
+#[path = "generated/record.rs"]
+pub mod record;

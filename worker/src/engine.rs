@@ -1,11 +1,13 @@
 //! The executor that this worker was told to use: the one place that knows how many there are.
 
+use std::future::Future;
+use std::path::Path;
 use std::time::Duration;
 
 use cloudai_model::{Outcome, TaskSpec};
 
 use crate::config::{ExecutorConfig, WorkerConfig, WorkerError};
-use crate::executor::docker::{DockerExecutor, DockerSettings};
+use crate::executor::docker::{Begin, DockerExecutor, DockerSettings, Found};
 use crate::executor::{Assignment, Ended, ExecutorError, RunChannels, mock};
 use crate::uplink;
 
@@ -19,37 +21,41 @@ pub(crate) enum Executor {
 }
 
 impl Executor {
-    /// Finds the engine and removes what an earlier process of this worker left in it. An engine
-    /// that is away is waited for, as at the start of a machine, unless `config.once` is set.
-    pub(crate) async fn connect(config: &WorkerConfig) -> Result<Self, WorkerError> {
-        let mut pauses = uplink::pauses();
-        loop {
-            let error = match Self::connect_once(config).await {
-                Ok(executor) => return Ok(executor),
-                Err(error) if config.once || !error.may_pass() => {
-                    return Err(WorkerError::Engine(error.to_string()));
-                }
-                Err(error) => error,
-            };
-            let pause = uplink::next_pause(&mut pauses);
-            tracing::warn!("{error}. Next try in {:.1} s", pause.as_secs_f32());
-            tokio::time::sleep(pause).await;
-        }
+    /// Finds the engine. The worker's containers are known by its id and by `root`, its data
+    /// folder. An engine that is away is waited for, as at the start of a machine, unless
+    /// `config.once` is set.
+    pub(crate) async fn connect(config: &WorkerConfig, root: &Path) -> Result<Self, WorkerError> {
+        until_it_answers(config.once, || Self::connect_once(config, root)).await
     }
 
-    async fn connect_once(config: &WorkerConfig) -> Result<Self, ExecutorError> {
+    async fn connect_once(config: &WorkerConfig, root: &Path) -> Result<Self, ExecutorError> {
         let ExecutorConfig::Docker { host } = &config.executor else { return Ok(Self::Mock) };
-        let instance = config.data_dir.to_string_lossy();
+        let instance = root.to_string_lossy();
         let mut settings = DockerSettings::new(config.id.clone(), instance);
         settings.host.clone_from(host);
         settings.volumes.clone_from(&config.volumes);
         settings.pull_stall = config.pull_stall;
-        let docker = DockerExecutor::connect(settings).await?;
-        let removed = docker.sweep().await?;
-        if removed > 0 {
-            tracing::info!("Removed {removed} containers that an earlier process left");
+        Ok(Self::Docker(DockerExecutor::connect(settings).await?))
+    }
+
+    /// Whether what it runs goes on without this process.
+    pub(crate) fn outlives_process(&self) -> bool {
+        matches!(self, Self::Docker(_))
+    }
+
+    /// What an earlier process of this worker left in the engine, which is waited for as in
+    /// [`Self::connect`].
+    pub(crate) async fn find(&self, once: bool) -> Result<Vec<Found>, WorkerError> {
+        let Self::Docker(docker) = self else { return Ok(Vec::new()) };
+        until_it_answers(once, || docker.find()).await
+    }
+
+    /// Removes one of these, in the background.
+    pub(crate) fn remove(&self, found: Found) {
+        match self {
+            Self::Docker(docker) => docker.remove(found),
+            Self::Mock => {}
         }
-        Ok(Self::Docker(docker))
     }
 
     /// Asks for a sign of life; the error says in words why there is none.
@@ -86,9 +92,14 @@ impl Executor {
     }
 
     /// Runs an attempt to its end; it always has one.
-    pub(crate) async fn run(&self, assignment: Assignment, channels: RunChannels) -> Ended {
+    pub(crate) async fn run(
+        &self,
+        assignment: Assignment,
+        channels: RunChannels,
+        begin: Begin,
+    ) -> Ended {
         match self {
-            Self::Docker(docker) => docker.run(assignment, channels).await,
+            Self::Docker(docker) => docker.run(assignment, channels, begin).await,
             Self::Mock => mock::run(&assignment.spec, channels).await,
         }
     }
@@ -99,5 +110,25 @@ impl Executor {
             Self::Docker(docker) => docker.settle(deadline).await,
             Self::Mock => true,
         }
+    }
+}
+
+/// Asks the engine again until it answers, or at most `once`.
+async fn until_it_answers<T, F>(once: bool, ask: impl Fn() -> F) -> Result<T, WorkerError>
+where
+    F: Future<Output = Result<T, ExecutorError>>,
+{
+    let mut pauses = uplink::pauses();
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) if once || !error.may_pass() => {
+                return Err(WorkerError::Engine(error.to_string()));
+            }
+            Err(error) => error,
+        };
+        let pause = uplink::next_pause(&mut pauses);
+        tracing::warn!("{error}. Next try in {:.1} s", pause.as_secs_f32());
+        tokio::time::sleep(pause).await;
     }
 }

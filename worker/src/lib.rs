@@ -10,6 +10,7 @@
 //! Architecture Invariant: the worker needs no open port; every connection that it depends on is
 //! its own.
 
+mod adopt;
 mod clock;
 mod config;
 mod data_dir;
@@ -18,9 +19,11 @@ mod engine;
 pub mod executor;
 mod grpc;
 mod health;
+mod lease_file;
 mod link;
 pub mod logs;
 mod push;
+mod records;
 mod run;
 mod session;
 mod telemetry;
@@ -36,6 +39,7 @@ use std::time::Duration;
 
 use cloudai_model::{Resources, WorkerId};
 use cloudai_proto::convert::{Hello, Registration};
+use cloudai_worker_core::LedgerConfig;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,8 +50,9 @@ pub use config::{
 use crate::data_dir::DataDir;
 use crate::engine::Executor;
 use crate::health::Health;
+use crate::lease_file::LeaseFile;
 use crate::run::{LiveRuns, RunContext};
-use crate::session::{Identity, SessionLoop};
+use crate::session::{Heritage, Identity, SessionLoop};
 use crate::telemetry::{Gpus, Telemetry};
 use crate::unary::Unary;
 
@@ -71,15 +76,25 @@ pub async fn run(
     let listening = listener.local_addr().map_err(failed)?;
     let mut shutdown = std::pin::pin!(shutdown);
     let executor = tokio::select! {
-        connected = Executor::connect(&config) => connected?,
+        connected = Executor::connect(&config, dirs.root()) => connected?,
         () = &mut shutdown => return Ok(()),
     };
     let (capacity, telemetry) = measure(&config, &executor).await?;
+    let boot_id = lease_file::boot_id().map_err(WorkerError::Telemetry)?;
+    let lease_file = LeaseFile::new(dirs.lease_path(), boot_id.clone());
+    let attempts = tokio::select! {
+        taken_up = adopt::take_up(&executor, &dirs, &boot_id, &config) => taken_up?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let lease = lease_file.take_up(clock::mono());
+    let lease = lease.map_err(|source| WorkerError::DataDir { path: dirs.lease_path(), source })?;
     let context = Arc::new(RunContext {
         executor: executor.clone(),
         dirs,
         uplink: uplink::client(endpoint.connect_lazy()),
         session: AtomicU64::new(0),
+        welcomed: CancellationToken::new(),
+        boot_id,
         live: LiveRuns::default(),
         log_bytes_max: config.disk.log_bytes_max(),
         tracker: TaskTracker::new(),
@@ -97,7 +112,10 @@ pub async fn run(
     let server = tokio::spawn(grpc::serve(listener, unary, ended.clone().cancelled_owned()));
     let health =
         Health::watch(executor.clone(), config.data_dir.clone(), config.disk.percent_max());
-    let session = SessionLoop::new(identity, context, telemetry, health, config.attempts_max);
+    let ledger = LedgerConfig { attempts_max: config.attempts_max };
+    let heritage = Heritage { attempts, lease };
+    let session = SessionLoop::new(identity, context, telemetry, health, ledger, heritage);
+    let renewals = tokio::spawn(lease_file.keep(session.renewals()));
     let result = session.run(shutdown).await;
     ended.cancel();
     if !executor.settle(SETTLE_TIMEOUT).await {
@@ -105,6 +123,7 @@ pub async fn run(
     }
     // A caller that follows a log may hold its connection open: it is not waited for.
     server.abort();
+    renewals.abort();
     result
 }
 

@@ -91,15 +91,32 @@ fn reopen_bounded(path: PathBuf, bounds: Bounds) -> io::Result<(LogWriter, LogSp
 
 /// Removes a log with all its files. What is not there needs no removing.
 pub(crate) fn remove(path: &Path) -> io::Result<()> {
-    let segments = (0..tail::SEGMENTS).map(|slot| tail::slot_path(path, slot));
     let mut result = Ok(());
-    for path in segments.chain([path.to_owned()]) {
+    for path in files(path) {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => result = Err(error),
             _ => {}
         }
     }
     result
+}
+
+/// Waits until a log is safe on the disk, with all its files that are there.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    for path in files(path) {
+        match std::fs::File::open(path) {
+            Ok(file) => file.sync_data()?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Every file that a log may have, its head last.
+fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let segments = (0..tail::SEGMENTS).map(|slot| tail::slot_path(path, slot));
+    segments.chain([path.to_owned()])
 }
 
 impl LogWriter {
@@ -119,7 +136,7 @@ impl LogWriter {
     }
 
     /// Ends the log: when this returns, its length is final and its end can be read.
-    pub async fn finish(mut self) {
+    pub async fn finish(&mut self) {
         let Some(disk) = self.take_disk().await else { return };
         // Its drop does the work; a runtime that shuts down does it as well.
         drop(spawn_blocking(move || drop(disk)).await);

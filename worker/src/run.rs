@@ -4,7 +4,7 @@
 //! Read next: `session.rs`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::future::Future;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -13,11 +13,13 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::adopt::{How, Resumed};
 use crate::clock;
 use crate::data_dir::DataDir;
 use crate::engine::Executor;
-use crate::executor::{Assignment, Ended, Progress, RunChannels, StopRequest};
-use crate::logs::{self, LogSpool};
+use crate::executor::docker::Begin;
+use crate::executor::{Assignment, AttemptRecord, Ended, Progress, RunChannels, StopRequest};
+use crate::logs::{self, Copied, LogSpool, LogWriter};
 use crate::push::push_log;
 use crate::uplink::Client;
 use crate::upload::{Upload, upload};
@@ -56,12 +58,17 @@ pub(crate) struct RunContext {
     pub(crate) uplink: Client,
     /// The session that uploads name; 0 before the first.
     pub(crate) session: AtomicU64,
+    /// Cancelled at the first welcome: the master takes nothing before.
+    pub(crate) welcomed: CancellationToken,
+    /// Of the machine.
+    pub(crate) boot_id: String,
     pub(crate) live: LiveRuns,
     /// Most bytes of disk that one log takes.
     pub(crate) log_bytes_max: u64,
     /// Every run; closed when the process ends.
     pub(crate) tracker: TaskTracker,
-    /// Cancelled when the process ends: what is not delivered by then stays undelivered.
+    /// Cancelled when the process ends: what is not delivered by then stays undelivered, and what
+    /// is not forgotten stays on the disk for the next process.
     pub(crate) closing: CancellationToken,
 }
 
@@ -132,22 +139,24 @@ pub(crate) struct Prepared {
     pub(crate) run: LiveRun,
 }
 
+/// The two ends of an attempt's log, and how much of the output it has.
+pub(crate) type Log = (LogWriter, LogSpool, Copied);
+
 /// Makes the channels of an attempt and shows it to the unary server.
 pub(crate) fn prepare(
     context: &RunContext,
-    attempt: AttemptId,
+    assignment: Assignment,
     task_id: String,
-    session: Session,
-    spec: Arc<TaskSpec>,
+    (log, spool, copied): Log,
+    record: AttemptRecord,
 ) -> Prepared {
-    let (log, spool) = logs::open(context.dirs.spool_path(attempt), context.log_bytes_max);
     let (sender, progress) = mpsc::channel(PROGRESS_LEN_MAX);
     let (stop, stopped) = watch::channel(None);
-    let run = LiveRun { stop, spool, grace_ms: spec.limits.grace_ms };
+    let run = LiveRun { stop, spool, grace_ms: assignment.spec.limits.grace_ms };
     context.live.insert(task_id.clone(), run.clone());
-    let output_dir = context.dirs.output_path(attempt);
-    let channels = RunChannels { progress: sender, log, stop: stopped, output_dir };
-    Prepared { assignment: Assignment { attempt, session, spec }, task_id, channels, progress, run }
+    let output_dir = context.dirs.output_path(assignment.attempt);
+    let channels = RunChannels { progress: sender, log, copied, stop: stopped, output_dir, record };
+    Prepared { assignment, task_id, channels, progress, run }
 }
 
 /// Starts an attempt of the session. What becomes known of it goes to `events`.
@@ -158,17 +167,48 @@ pub(crate) fn start(
     spec: Arc<TaskSpec>,
     events: mpsc::Sender<RunEvent>,
 ) -> RunHandle {
-    let prepared = prepare(context, attempt, attempt.to_string(), session, spec);
+    let (log, spool) = logs::open(context.dirs.spool_path(attempt), context.log_bytes_max);
+    let assignment = Assignment { attempt, session, spec };
+    let log = (log, spool, Copied::default());
+    spawn(context, assignment, log, How::Run(Begin::New), events)
+}
+
+/// Goes on with an attempt of an earlier process. Nothing of it goes to the master before the first
+/// welcome.
+pub(crate) fn resume(
+    context: &Arc<RunContext>,
+    resumed: Resumed,
+    events: mpsc::Sender<RunEvent>,
+) -> RunHandle {
+    let Resumed { kept, how, log } = resumed;
+    let assignment = Assignment { attempt: kept.attempt, session: kept.session, spec: kept.spec };
+    spawn(context, assignment, log, how, events)
+}
+
+fn spawn(
+    context: &Arc<RunContext>,
+    assignment: Assignment,
+    log: Log,
+    how: How,
+    events: mpsc::Sender<RunEvent>,
+) -> RunHandle {
+    let attempt = assignment.attempt;
+    let record = if context.executor.outlives_process() {
+        context.dirs.record(attempt)
+    } else {
+        AttemptRecord::unkept()
+    };
+    let prepared = prepare(context, assignment, attempt.to_string(), log, record);
     let handle = prepared.run.clone();
     let drop = CancellationToken::new();
-    let life = live(Arc::clone(context), prepared, events, drop.clone());
-    context.tracker.spawn(life);
+    context.tracker.spawn(live(Arc::clone(context), prepared, how, events, drop.clone()));
     RunHandle { live: handle, drop }
 }
 
 async fn live(
     context: Arc<RunContext>,
     prepared: Prepared,
+    how: How,
     events: mpsc::Sender<RunEvent>,
     drop: CancellationToken,
 ) {
@@ -180,30 +220,55 @@ async fn live(
         let _ = events.send(RunEvent { attempt, what }).await;
     };
     let execute = async {
-        let run = execute(&context.executor, assignment, channels);
+        let begin = match how {
+            How::Run(begin) => begin,
+            How::Deliver(ended) => {
+                // With the writer gone the log is final. The ledger knows the end.
+                std::mem::drop(channels);
+                return ended.files;
+            }
+        };
+        let run = execute_kept(&context, assignment, channels, begin);
         let (ended, ()) = tokio::join!(run, forward(attempt, progress, &events));
         tell(RunWhat::Ended(ended.outcome, ended.at)).await;
         ended.files
     };
-    let push = push_log(context.uplink.clone(), &context.session, attempt, run.spool);
-    let (files, pushed) = tokio::join!(execute, drop.run_until_cancelled(push));
+    let push = async {
+        context.welcomed.cancelled().await;
+        push_log(context.uplink.clone(), &context.session, attempt, run.spool).await
+    };
+    let (files, pushed) = tokio::join!(execute, while_wanted(&context, &drop, push));
     if let Some(Err(why)) = pushed {
         tracing::warn!("The log of {attempt} is not whole: {why}");
         tell(RunWhat::Note(clock::wall(), why)).await;
     }
     let folder = context.dirs.output_path(attempt);
     let to_upload = Upload { attempt, task_id: task_id.clone(), folder, files };
-    let uploading = upload(context.uplink.clone(), &context.session, &spec, &to_upload);
-    if let Some(result) = drop.run_until_cancelled(uploading).await {
-        if let Err(why) = result {
+    let deliver = async {
+        context.welcomed.cancelled().await;
+        let uploading = upload(context.uplink.clone(), &context.session, &spec, &to_upload);
+        if let Err(why) = uploading.await {
             tracing::warn!("Files of {attempt} are lost: {why}");
             tell(RunWhat::Note(clock::wall(), why)).await;
         }
         tell(RunWhat::Delivered).await;
-        drop.cancelled().await;
-    }
+        std::future::pending::<()>().await;
+    };
+    while_wanted(&context, &drop, deliver).await;
     context.live.remove(&task_id);
-    context.dirs.remove(attempt).await;
+    // Without the master's word, the next process delivers it again.
+    if drop.is_cancelled() {
+        context.dirs.remove(attempt).await;
+    }
+}
+
+/// Goes on until it is done, or of no use: the attempt is dropped, or the process ends.
+async fn while_wanted<T>(
+    context: &RunContext,
+    drop: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    drop.run_until_cancelled(context.closing.run_until_cancelled(work)).await.flatten()
 }
 
 async fn forward(
@@ -222,12 +287,22 @@ async fn forward(
     }
 }
 
-/// Makes the folder, which must not be there yet; the one above it may have been cleaned away.
-async fn make_empty(dir: &Path) -> std::io::Result<()> {
-    if let Some(parent) = dir.parent() {
-        tokio::fs::create_dir_all(parent).await?;
+/// Runs an attempt of the session, of which a record is kept from its beginning on.
+async fn execute_kept(
+    context: &RunContext,
+    assignment: Assignment,
+    channels: RunChannels,
+    begin: Begin,
+) -> Ended {
+    if matches!(begin, Begin::New) {
+        let Assignment { attempt, session, spec } = assignment.clone();
+        let kept = channels.record.accepted(attempt, session, &context.boot_id, spec).await;
+        if let Err(error) = kept {
+            let why = format!("the worker cannot keep its record: {error}");
+            return Ended::unstarted(Outcome::new(Cause::Infra, why));
+        }
     }
-    tokio::fs::create_dir(dir).await
+    execute(&context.executor, assignment, channels, begin).await
 }
 
 /// Runs an attempt to its end.
@@ -235,11 +310,12 @@ pub(crate) async fn execute(
     executor: &Executor,
     assignment: Assignment,
     channels: RunChannels,
+    begin: Begin,
 ) -> Ended {
-    if let Err(error) = make_empty(&channels.output_dir).await {
+    // The folder above it may have been cleaned away.
+    if let Err(error) = tokio::fs::create_dir_all(&channels.output_dir).await {
         let why = format!("cannot make {}: {error}", channels.output_dir.display());
-        let outcome = Outcome::new(Cause::Infra, why);
-        return Ended { outcome, at: clock::wall(), files: Vec::new() };
+        return Ended::unstarted(Outcome::new(Cause::Infra, why));
     }
-    executor.run(assignment, channels).await
+    executor.run(assignment, channels, begin).await
 }

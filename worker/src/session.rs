@@ -16,11 +16,12 @@ use cloudai_model::{
 };
 use cloudai_proto::cluster::{SessionDown, session_down};
 use cloudai_proto::convert::{Change, FullReport, Hello, Orders, Report, from_wire, to_wire};
-use cloudai_worker_core::{Effect, Input, Ledger, LedgerConfig, RefusalReason};
-use tokio::sync::mpsc;
+use cloudai_worker_core::{Effect, Input, LeaseTimes, Ledger, LedgerConfig, RefusalReason};
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use tonic::transport::Endpoint;
 
+use crate::adopt::Resumed;
 use crate::clock;
 use crate::config::WorkerError;
 use crate::executor::StopRequest;
@@ -52,6 +53,15 @@ pub(crate) struct Identity {
     pub(crate) once: bool,
     /// The port of the unary server, for people.
     pub(crate) port: u16,
+}
+
+/// What an earlier process left to this one.
+#[derive(Debug, Default)]
+pub(crate) struct Heritage {
+    /// Attempts that go on.
+    pub(crate) attempts: Vec<Resumed>,
+    /// Until when their leases run.
+    pub(crate) lease: LeaseTimes,
 }
 
 type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
@@ -108,6 +118,8 @@ pub(crate) struct SessionLoop {
     notes: VecDeque<Change>,
     full_due: bool,
     greeted: bool,
+    /// When the leases began anew, for whoever keeps it.
+    renewed: watch::Sender<Monotonic>,
     /// Scratch space of `step`.
     effects: Vec<Effect>,
     /// Scratch space of `turn`.
@@ -115,22 +127,31 @@ pub(crate) struct SessionLoop {
 }
 
 impl SessionLoop {
-    /// A loop that is about to connect for the first time.
+    /// A loop that is about to connect for the first time, with what goes on from before.
     pub(crate) fn new(
         identity: Identity,
         context: Arc<RunContext>,
         telemetry: Telemetry,
         health: Health,
-        attempts_max: usize,
+        config: LedgerConfig,
+        heritage: Heritage,
     ) -> Self {
         let (events_sender, events) = mpsc::channel(EVENTS_LEN_MAX);
+        let restored = heritage.attempts.iter().map(Resumed::restored).collect();
+        let ledger = Ledger::restore(config, heritage.lease, restored);
+        let resume = |resumed: Resumed| {
+            let attempt = resumed.kept.attempt;
+            (attempt, run::resume(&context, resumed, events_sender.clone()))
+        };
+        let runs = heritage.attempts.into_iter().map(resume).collect();
         Self {
             identity,
             context,
             telemetry,
             health,
-            ledger: Ledger::new(LedgerConfig { attempts_max }),
-            runs: HashMap::new(),
+            renewed: watch::Sender::new(ledger.renewed_at()),
+            ledger,
+            runs,
             events,
             events_sender,
             connection: Connection::Waiting(Box::pin(tokio::time::sleep(Duration::ZERO))),
@@ -219,6 +240,7 @@ impl SessionLoop {
         self.connection = Connection::Open(Box::new(link));
         self.pauses = uplink::pauses();
         self.context.session.store(session.0, Ordering::Relaxed);
+        self.context.welcomed.cancel();
         self.step(Input::Welcomed { session, hello_sent_at });
         tracing::info!("Worker registered successfully");
         if !self.greeted {
@@ -337,6 +359,8 @@ impl SessionLoop {
                 Effect::Refuse { attempt, reason } => self.refuse(attempt, reason),
             }
         }
+        let renewed_at = self.ledger.renewed_at();
+        self.renewed.send_if_modified(|known| std::mem::replace(known, renewed_at) != renewed_at);
         // What `start` did with the scratch space meanwhile is empty again.
         self.effects = effects;
     }
@@ -417,11 +441,13 @@ impl SessionLoop {
         if tokio::time::timeout(longest, stopped).await.is_err() {
             tracing::error!("{} attempts would not stop", self.ledger.live_count());
         }
-        if let Connection::Open(link) = self.connection {
-            say_goodbye(*link).await;
-        }
-        for run in self.runs.values() {
-            run.drop.cancel();
+        if let Connection::Open(link) = self.connection
+            && say_goodbye(*link).await
+        {
+            // The master gives everything to others; what it has not heard, nobody needs.
+            for run in self.runs.values() {
+                run.drop.cancel();
+            }
         }
         drop(self.events);
         self.context.closing.cancel();
@@ -429,10 +455,16 @@ impl SessionLoop {
             tracing::error!("The files of {} attempts are left behind", self.context.tracker.len());
         }
     }
+
+    /// A hand on when the leases begin anew.
+    pub(crate) fn renewals(&self) -> watch::Receiver<Monotonic> {
+        self.renewed.subscribe()
+    }
 }
 
-/// Sends the last message and waits until the master has seen the end of the stream.
-async fn say_goodbye(link: Link) {
+/// Sends the last message and waits until the master has seen the end of the stream; says whether
+/// it has.
+async fn say_goodbye(link: Link) -> bool {
     let Link { up, mut down, .. } = link;
     let goodbye = async {
         up.send(to_wire::goodbye("shutdown")).await.ok()?;
@@ -440,9 +472,11 @@ async fn say_goodbye(link: Link) {
         while down.message().await.ok()?.is_some() {}
         Some(())
     };
-    if tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.is_err() {
+    let said = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok().flatten().is_some();
+    if !said {
         tracing::debug!("The master did not end the session in time");
     }
+    said
 }
 
 async fn sleep_until(deadline: Option<Monotonic>) {

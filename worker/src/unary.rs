@@ -12,8 +12,9 @@ use cloudai_proto::cluster::{Task, TaskResult};
 use cloudai_proto::convert::{from_wire, to_wire};
 use cloudai_proto::log_record::Decoder;
 
-use crate::executor::Progress;
-use crate::logs::LogSpool;
+use crate::executor::docker::Begin;
+use crate::executor::{Assignment, AttemptRecord, Progress};
+use crate::logs::{self, Copied, LogSpool};
 use crate::run::{self, Prepared, RunContext};
 use crate::uplink::{Client, Tries};
 use crate::upload::{Upload, upload};
@@ -104,7 +105,12 @@ impl Unary {
     fn prepare(&self, task_id: &str, spec: Arc<TaskSpec>) -> Prepared {
         let job = self.next_job.fetch_add(1, Ordering::Relaxed);
         let attempt = AttemptId { task: TaskId::single(job), no: AttemptNo::FIRST };
-        run::prepare(&self.context, attempt, task_id.to_owned(), Session::default(), spec)
+        let assignment = Assignment { attempt, session: Session::default(), spec };
+        let path = self.context.dirs.spool_path(attempt);
+        let (log, spool) = logs::open(path, self.context.log_bytes_max);
+        let log = (log, spool, Copied::default());
+        // Its master knows no sessions, and would not know it again after a restart.
+        run::prepare(&self.context, assignment, task_id.to_owned(), log, AttemptRecord::unkept())
     }
 
     async fn live(self: Arc<Self>, task_id: String, prepared: Prepared) {
@@ -117,7 +123,7 @@ impl Unary {
                 }
             }
         };
-        let execute = run::execute(&self.context.executor, assignment, channels);
+        let execute = run::execute(&self.context.executor, assignment, channels, Begin::New);
         let (ended, ()) = tokio::join!(execute, say);
         let outcome = &ended.outcome;
         let status = to_wire::status_word(outcome.cause);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-const PROTOS: [&str; 2] = ["master_worker.proto", "master_agent.proto"];
+const PROTOS: [&str; 3] = ["master_worker.proto", "master_agent.proto", "worker_record.proto"];
 const GENERATED: &str = "proto/src/generated";
 
 /// Writes the generated code, or with `check` only compares it with what is committed.

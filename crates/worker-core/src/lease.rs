@@ -10,10 +10,18 @@ use cloudai_model::Monotonic;
 /// nothing, which errs on the safe side.
 const SENT_LEN_MAX: usize = 1024;
 
+/// Until when leases run, as the process that restarts keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LeaseTimes {
+    /// When the last acknowledged report, or the hello that was welcomed, was sent.
+    pub renewed_at: Monotonic,
+    /// No lease ends an attempt before: a restarted worker asks its master first.
+    pub ask_until: Monotonic,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Leases {
-    /// When the last acknowledged report, or the hello that was welcomed, was sent.
-    renewed_at: Monotonic,
+    times: LeaseTimes,
     /// Reports without an acknowledgement, by number, and when they were sent.
     sent: VecDeque<(u64, Monotonic)>,
     /// How many attempts that go on have a lease of this length.
@@ -21,13 +29,23 @@ pub(crate) struct Leases {
 }
 
 impl Leases {
+    /// Leases that run on from an earlier process.
+    pub(crate) fn resume(times: LeaseTimes) -> Self {
+        Self { times, ..Self::default() }
+    }
+
+    /// When the last report that the master is known to have was sent.
+    pub(crate) const fn renewed_at(&self) -> Monotonic {
+        self.times.renewed_at
+    }
+
     /// A stream begins: what was sent on an older one will not be acknowledged.
     pub(crate) fn begin_stream(&mut self) {
         self.sent.clear();
     }
 
     pub(crate) fn renew(&mut self, sent_at: Monotonic) {
-        self.renewed_at = self.renewed_at.max(sent_at);
+        self.times.renewed_at = self.times.renewed_at.max(sent_at);
     }
 
     pub(crate) fn sent(&mut self, sequence: u64, at: Monotonic) {
@@ -57,18 +75,22 @@ impl Leases {
     }
 
     pub(crate) fn is_over(&self, lease_ms: u64, now: Monotonic) -> bool {
-        now >= self.renewed_at.plus_ms(lease_ms)
+        now >= self.end(lease_ms)
+    }
+
+    fn end(&self, lease_ms: u64) -> Monotonic {
+        self.times.renewed_at.plus_ms(lease_ms).max(self.times.ask_until)
     }
 
     /// How much of a lease is left, in milliseconds.
     pub(crate) fn left_ms(&self, lease_ms: u64, now: Monotonic) -> u64 {
-        self.renewed_at.plus_ms(lease_ms).ms_since(now)
+        self.end(lease_ms).ms_since(now)
     }
 
     /// When the shortest lease ends.
     pub(crate) fn next_end(&self) -> Option<Monotonic> {
         let (shortest_ms, _) = self.lengths.first_key_value()?;
-        Some(self.renewed_at.plus_ms(*shortest_ms))
+        Some(self.end(*shortest_ms))
     }
 }
 

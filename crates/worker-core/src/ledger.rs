@@ -8,7 +8,7 @@ use cloudai_model::{
     StopReason, TaskId, TaskSpec, Timestamp,
 };
 
-use crate::lease::Leases;
+use crate::lease::{LeaseTimes, Leases};
 use crate::words::{Effect, Input, Outgoing, RefusalReason, Restored};
 
 /// How many forgotten attempts are remembered, so that a late assign of one is refused.
@@ -115,17 +115,18 @@ impl Ledger {
         }
     }
 
-    /// A ledger that takes up what an earlier process held. Live attempts are not started: they
-    /// run already. Each gets one fresh lease from `now`.
-    pub fn restore(config: LedgerConfig, now: Monotonic, attempts: Vec<Restored>) -> Self {
+    /// A ledger that takes up what an earlier process held. Live attempts are not started: whoever
+    /// restores them goes on with them. Their leases run on as they did; ended ones are delivered
+    /// again.
+    pub fn restore(config: LedgerConfig, lease: LeaseTimes, attempts: Vec<Restored>) -> Self {
         let mut ledger = Self::new(config);
-        ledger.leases.renew(now);
+        ledger.leases = Leases::resume(lease);
         for Restored { report, spec } in attempts {
             let stage = match report.what {
                 ReportWhat::Accepted => Stage::Accepted,
                 ReportWhat::Started(started_at) => Stage::Running { started_at },
                 ReportWhat::Ended { started_at, outcome, at } => {
-                    Stage::Ended { started_at, outcome, at }
+                    Stage::Delivering { started_at, outcome, at }
                 }
             };
             ledger.insert(report.attempt, stage, &spec);
@@ -136,6 +137,11 @@ impl Ledger {
     /// The session that the process has; `None` before the first welcome.
     pub const fn session(&self) -> Option<Session> {
         self.session
+    }
+
+    /// When the last report that the master is known to have was sent.
+    pub const fn renewed_at(&self) -> Monotonic {
+        self.leases.renewed_at()
     }
 
     /// How many attempts the executor has.

@@ -8,5 +8,6 @@ mod lease;
 mod ledger;
 mod words;
 
+pub use lease::LeaseTimes;
 pub use ledger::{Ledger, LedgerConfig};
 pub use words::{Effect, Input, Outgoing, RefusalReason, Restored};

@@ -117,7 +117,7 @@ pub enum RefusalReason {
 /// An attempt that an earlier process of this worker held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
-    /// What is known of it. One that ended is taken to be delivered.
+    /// What is known of it. One that ended is not yet delivered.
     pub report: AttemptReport,
     /// What it runs.
     pub spec: Arc<TaskSpec>,

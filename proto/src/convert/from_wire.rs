@@ -167,7 +167,7 @@ pub fn cause(word: &str, exit_code: i32) -> Result<Cause, ConvertError> {
     })
 }
 
-fn ended(ended: cluster::Ended) -> Result<ReportWhat, ConvertError> {
+pub(super) fn ended(ended: cluster::Ended) -> Result<ReportWhat, ConvertError> {
     let cause = cause(&ended.cause, ended.exit_code)?;
     let outcome = Outcome::new(cause, ended.message);
     let started_at = (ended.started_at_unix_ms != 0).then_some(Timestamp(ended.started_at_unix_ms));

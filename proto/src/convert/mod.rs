@@ -9,6 +9,7 @@
 //! from zero), so that what `to_wire` wrote comes back exactly.
 
 pub mod from_wire;
+pub mod record;
 pub mod to_wire;
 
 use std::collections::BTreeSet;

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cluster::{self, session_down, session_up};
+use crate::convert::record::RecordStep;
 
 fn resources() -> impl Strategy<Value = Resources> {
     (
@@ -134,6 +135,41 @@ proptest! {
     #[test]
     fn a_spec_survives_the_wire(spec in spec()) {
         prop_assert_eq!(from_wire::spec(to_wire::spec(&spec)).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_workers_record_survives_its_disk(
+        spec in spec(),
+        attempt in attempt(),
+        session: u64,
+        (outcome, at) in (outcome(), any::<u64>()),
+        files in prop::collection::vec("[a-z/ü]{1,9}", 0..3),
+    ) {
+        let steps = [
+            RecordStep::Accepted {
+                attempt,
+                session: Session(session),
+                boot_id: "boot".into(),
+                spec: Arc::new(spec),
+            },
+            RecordStep::Created,
+            RecordStep::Ended {
+                started_at: (at % 2 == 1).then_some(Timestamp(at)),
+                outcome,
+                at: Timestamp(at),
+                files,
+            },
+        ];
+        for step in steps {
+            prop_assert_eq!(record::decode(&record::encode(&step)).unwrap(), step);
+        }
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_and_no_panic(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let _ = record::decode(&bytes);
     }
 
     #[test]

@@ -144,7 +144,11 @@ fn started(at: Timestamp) -> cluster::Started {
     cluster::Started { at_unix_ms: at.unix_ms() }
 }
 
-fn ended(started_at: Option<Timestamp>, outcome: &Outcome, at: Timestamp) -> cluster::Ended {
+pub(super) fn ended(
+    started_at: Option<Timestamp>,
+    outcome: &Outcome,
+    at: Timestamp,
+) -> cluster::Ended {
     let exit_code = match outcome.cause {
         Cause::Exit(code) => code,
         _ => 0,

@@ -47,8 +47,9 @@ pub fn find_instant(spec: &TaskSpec) -> Option<Outcome> {
 
 /// Runs the steps of a spec to their end, or to the stop.
 pub async fn run(spec: &TaskSpec, mut channels: RunChannels) -> Ended {
+    let started_at = clock::wall();
     // A receiver that is gone wants no progress; the attempt goes on.
-    let _ = channels.progress.send(Progress::Started(clock::wall())).await;
+    let _ = channels.progress.send(Progress::Started(started_at)).await;
     let mut files = Vec::new();
     let mut stop = channels.stop.clone();
     let timeout = spec.limits.timeout_ms.map(Duration::from_millis);
@@ -59,7 +60,7 @@ pub async fn run(spec: &TaskSpec, mut channels: RunChannels) -> Ended {
         outcome = run_steps(spec, &mut channels, &mut files) => outcome,
     };
     channels.log.finish().await;
-    Ended { outcome, at: clock::wall(), files }
+    Ended { outcome, started_at: Some(started_at), at: clock::wall(), files }
 }
 
 async fn stopped(stop: &mut tokio::sync::watch::Receiver<Option<StopRequest>>) -> StopRequest {
@@ -156,6 +157,8 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::logs::Copied;
+    use crate::records::AttemptRecord;
     use cloudai_model::TaskSpec;
     use tokio::sync::{mpsc, watch};
 
@@ -171,7 +174,9 @@ mod tests {
         let (progress, mut progressed) = mpsc::channel(1);
         let (_stop, stop) = watch::channel(stop);
         let output_dir = dir.path().to_owned();
-        let ended = run(&spec(text), RunChannels { progress, log, stop, output_dir }).await;
+        let (copied, record) = (Copied::default(), AttemptRecord::unkept());
+        let channels = RunChannels { progress, log, copied, stop, output_dir, record };
+        let ended = run(&spec(text), channels).await;
         assert!(matches!(progressed.recv().await, Some(Progress::Started(_))));
         assert_eq!(format!("{} {:?}", ended.outcome.cause, ended.files), want, "{text}");
     }

@@ -12,7 +12,9 @@ use cloudai_model::{AttemptId, Cause, Outcome, Session, TaskSpec, Timestamp};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use crate::logs::LogWriter;
+pub use crate::records::AttemptRecord;
+
+use crate::logs::{Copied, LogWriter};
 
 /// One attempt, as an executor needs it.
 #[derive(Debug, Clone)]
@@ -50,10 +52,14 @@ pub struct RunChannels {
     pub progress: mpsc::Sender<Progress>,
     /// Where the container's output goes.
     pub log: LogWriter,
+    /// How much of it an earlier process has taken.
+    pub copied: Copied,
     /// `Some` once the attempt shall stop. It may be so before the container exists.
     pub stop: watch::Receiver<Option<StopRequest>>,
-    /// An empty directory for the regular files of `/output`.
+    /// A directory for the regular files of `/output`: empty, or with what an earlier process took.
     pub output_dir: PathBuf,
+    /// Where it is kept how far the attempt came.
+    pub record: AttemptRecord,
 }
 
 /// How an attempt ended on this machine, and when.
@@ -61,10 +67,19 @@ pub struct RunChannels {
 pub struct Ended {
     /// How.
     pub outcome: Outcome,
+    /// When its container started, if it did.
+    pub started_at: Option<Timestamp>,
     /// When its container ended; now, when there was none.
     pub at: Timestamp,
     /// Files of `/output` below `RunChannels::output_dir`, as relative paths.
     pub files: Vec<PathBuf>,
+}
+
+impl Ended {
+    /// The end of an attempt that never had a container.
+    pub fn unstarted(outcome: Outcome) -> Self {
+        Self { outcome, started_at: None, at: crate::clock::wall(), files: Vec::new() }
+    }
 }
 
 /// What the engine can do.

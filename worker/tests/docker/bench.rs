@@ -14,8 +14,10 @@ use cloudai_model::{
     AttemptId, AttemptNo, Invocation, Network, Resources, Session, TaskId, TaskSpec, WorkerId,
 };
 use cloudai_proto::log_record::{Decoder, LogStream};
-use cloudai_worker::executor::docker::{DockerExecutor, DockerSettings};
-use cloudai_worker::executor::{Assignment, Ended, Progress, RunChannels, StopRequest};
+use cloudai_worker::executor::docker::{Begin, DockerExecutor, DockerSettings};
+use cloudai_worker::executor::{
+    Assignment, AttemptRecord, Ended, Progress, RunChannels, StopRequest,
+};
 use cloudai_worker::logs;
 use tempfile::TempDir;
 use tokio::sync::{mpsc, watch};
@@ -103,14 +105,26 @@ pub(crate) struct Report {
 impl Run {
     pub(crate) fn start(executor: &DockerExecutor, assignment: Assignment) -> Self {
         let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("output")).unwrap();
+        Self::begin(executor, assignment, Begin::New, dir)
+    }
+
+    /// Goes on where an earlier run left its container and its folder.
+    pub(crate) fn begin(
+        executor: &DockerExecutor,
+        assignment: Assignment,
+        begin: Begin,
+        dir: TempDir,
+    ) -> Self {
         let output_dir = dir.path().join("output");
-        std::fs::create_dir(&output_dir).unwrap();
-        let (log, _spool) = logs::open(dir.path().join("log"), 256 << 20);
+        let (log, _spool, copied) = logs::reopen(dir.path().join("log"), 256 << 20).unwrap();
         let (sender, progress) = mpsc::channel(64);
         let (stop, stop_receiver) = watch::channel(None);
-        let channels = RunChannels { progress: sender, log, stop: stop_receiver, output_dir };
+        let record = AttemptRecord::unkept();
+        let channels =
+            RunChannels { progress: sender, log, copied, stop: stop_receiver, output_dir, record };
         let (attempt, executor) = (assignment.attempt, executor.clone());
-        let handle = tokio::spawn(async move { executor.run(assignment, channels).await });
+        let handle = tokio::spawn(async move { executor.run(assignment, channels, begin).await });
         Self { attempt, stop, progress, handle, notes: Vec::new(), dir }
     }
 

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bench::{
-    IMAGE, Report, Run, assign, connect, containers_of, engine, executor, run, run_spec, settings,
-    shell,
+    IMAGE, PATIENCE, Report, Run, assign, connect, containers_of, engine, executor, run, run_spec,
+    settings, shell,
 };
 use bollard::models::ContainerCreateBody;
 use bollard::query_parameters::{
@@ -372,7 +372,7 @@ async fn a_container_that_somebody_removed_is_no_fault_of_the_task() {
 }
 
 #[tokio::test]
-async fn a_sweep_removes_what_an_earlier_process_left_and_nothing_else() {
+async fn what_an_earlier_process_left_is_found_and_nothing_else() {
     let settings = settings();
     let earlier = connect(settings.clone()).await;
     let other = executor().await;
@@ -380,7 +380,13 @@ async fn a_sweep_removes_what_an_earlier_process_left_and_nothing_else() {
     let mut kept = Run::start(&other, assign(shell("sleep 1000")));
     left.started().await;
     kept.started().await;
-    assert_eq!(connect(settings).await.sweep().await, Ok(1));
+    let later = connect(settings).await;
+    let mut found = later.find().await.unwrap();
+    let found = (found.len(), found.pop().unwrap());
+    assert_eq!((found.0, found.1.attempt()), (1, Some(left.attempt)));
+    assert!(found.1.started_at().is_some());
+    later.remove(found.1);
+    assert!(later.settle(PATIENCE).await);
     assert_eq!((containers_of(&left.attempt).await, containers_of(&kept.attempt).await), (0, 1));
     kept.stop.send_replace(Some(StopRequest { cause: Cause::Cancelled, grace_ms: 0 }));
     assert_eq!(kept.end().await.outcome(), "cancelled");

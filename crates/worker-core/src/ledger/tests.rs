@@ -453,16 +453,42 @@ fn a_restored_ledger_goes_on_with_what_runs_and_starts_nothing_again() {
     let attempts =
         vec![held("task-1-a1", ReportWhat::Started(Timestamp(1))), held("task-2-a1", ended)];
     let config = LedgerConfig { attempts_max: 4 };
+    let lease = LeaseTimes { renewed_at: Monotonic(1000), ask_until: Monotonic(0) };
     let mut world = World::new(4);
-    world.ledger = Ledger::restore(config, Monotonic(1000), attempts);
+    world.ledger = Ledger::restore(config, lease, attempts);
     world.run(
         "stream
          assign task-1-a1
+         delivered task-2-a1
+         report
          at 30999
          at 31000",
     );
-    let want = "hello: task-1-a1 started, task-2-a1 ended exit(0)\nstop task-1-a1 worker_lost\n";
+    let want = "hello: task-1-a1 started, task-2-a1 accepted\n\
+                report 1: task-2-a1 ended exit(0)\nstop task-1-a1 worker_lost\n";
     assert_eq!(world.text, want);
+}
+
+#[test]
+fn a_lease_that_is_over_at_a_restart_is_asked_for_before_it_ends_anything() {
+    let started = ReportWhat::Started(Timestamp(1));
+    let report = AttemptReport { attempt: id("task-1-a1"), what: started };
+    let lease = LeaseTimes { renewed_at: Monotonic(1000), ask_until: Monotonic(70_000) };
+    let restored = || {
+        let config = LedgerConfig { attempts_max: 4 };
+        let restored = Restored { report: report.clone(), spec: spec(30_000) };
+        let mut world = World::new(4);
+        world.ledger = Ledger::restore(config, lease, vec![restored]);
+        world.now = Monotonic(60_000);
+        world
+    };
+    let mut unheard = restored();
+    unheard.run("at 69999\nat 70000");
+    assert_eq!(unheard.text, "stop task-1-a1 worker_lost\n");
+    let mut heard = restored();
+    heard.step(Input::Welcomed { session: Session(2), hello_sent_at: Monotonic(65_000) });
+    heard.run("at 94999\nat 95000");
+    assert_eq!(heard.text, "stop task-1-a1 worker_lost\n");
 }
 
 proptest! {

@@ -14,7 +14,7 @@ use super::gpu::GpuHold;
 use super::{DockerSettings, OUTPUT_PATH, VolumeSource};
 use crate::executor::Assignment;
 
-/// Whose container it is; the sweep looks for this one and for [`LABEL_INSTANCE`].
+/// Whose container it is; a restarted worker looks for this one and for [`LABEL_INSTANCE`].
 pub(super) const LABEL_WORKER: &str = "cloudai.worker";
 /// Which installation it belongs to, when two workers of one host have the same id.
 pub(super) const LABEL_INSTANCE: &str = "cloudai.instance";
@@ -23,6 +23,13 @@ pub(super) const LABEL_ATTEMPT: &str = "cloudai.attempt";
 const LABEL_TASK: &str = "cloudai.task";
 const LABEL_JOB: &str = "cloudai.job";
 const LABEL_SESSION: &str = "cloudai.session";
+/// How many thousandths of its GPUs it has; only with GPUs.
+pub(super) const LABEL_GPU_MILLI: &str = "cloudai.gpu-milli";
+
+/// Longest file of the engine's own record of a container's output, in bytes.
+pub(super) const ENGINE_LOG_FILE_BYTES: u64 = 20 << 20;
+/// How many of them it keeps.
+pub(super) const ENGINE_LOG_FILES: u64 = 5;
 
 /// Nanoseconds of processor time a second, for a thousandth of a core.
 const NANOS_PER_MILLI_CORE: u64 = 1_000_000;
@@ -69,14 +76,18 @@ pub(super) fn body(
 
 fn labels(assignment: &Assignment, settings: &DockerSettings) -> HashMap<String, String> {
     let attempt = assignment.attempt;
-    HashMap::from([
+    let mut labels = HashMap::from([
         (LABEL_WORKER.to_owned(), settings.worker.to_string()),
         (LABEL_INSTANCE.to_owned(), settings.instance.clone()),
         (LABEL_ATTEMPT.to_owned(), attempt.to_string()),
         (LABEL_TASK.to_owned(), attempt.task.to_string()),
         (LABEL_JOB.to_owned(), attempt.task.job.to_string()),
         (LABEL_SESSION.to_owned(), assignment.session.0.to_string()),
-    ])
+    ]);
+    if assignment.spec.needs.gpu_milli > 0 {
+        labels.insert(LABEL_GPU_MILLI.to_owned(), assignment.spec.needs.gpu_milli.to_string());
+    }
+    labels
 }
 
 /// The task's variables, then ours: a task cannot pretend to be another.
@@ -119,10 +130,19 @@ fn host_config(
         mounts: Some(mounts(assignment, settings)?),
         log_config: Some(HostConfigLogConfig {
             typ: Some(features.log_driver.to_owned()),
-            config: None,
+            config: Some(log_bounds()),
         }),
         ..HostConfig::default()
     })
+}
+
+/// What the engine keeps of a container's output: enough to read on after a restart of the worker.
+/// Said here, so that it is known from when on the beginning may be missing; see `log.rs`.
+fn log_bounds() -> HashMap<String, String> {
+    HashMap::from([
+        ("max-size".to_owned(), ENGINE_LOG_FILE_BYTES.to_string()),
+        ("max-file".to_owned(), ENGINE_LOG_FILES.to_string()),
+    ])
 }
 
 /// The engine refuses more cores than its machine has; a worker that was told to declare more gives

@@ -56,6 +56,21 @@ impl Gpus {
         }
         Some(GpuHold { gpus: self.clone(), taken })
     }
+
+    /// Takes the devices that a container has already: wholes first, as they were given. What is
+    /// not free, or not there any more, cannot be held.
+    pub(super) fn hold_again(&self, devices: &[usize], need_milli: u64) -> GpuHold {
+        let mut free = self.free_milli.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut taken, mut left) = (Vec::new(), need_milli);
+        for device in devices {
+            let Some(free) = free.get_mut(*device) else { continue };
+            let milli = left.min(WHOLE_MILLI).min(*free);
+            *free -= milli;
+            left -= milli;
+            taken.push((*device, milli));
+        }
+        GpuHold { gpus: self.clone(), taken }
+    }
 }
 
 impl GpuHold {
@@ -91,6 +106,17 @@ mod tests {
         assert!(gpus.find_hold(1).is_none());
         drop(one);
         assert_eq!(gpus.find_hold(1000).unwrap().device_ids(), ["0"]);
+    }
+
+    #[test]
+    fn a_container_that_is_taken_up_holds_its_own_devices() {
+        let gpus = Gpus::new(2);
+        let before = gpus.hold_again(&[1, 0, 7], 1400);
+        assert_eq!(before.device_ids(), ["1", "0"]);
+        assert!(gpus.find_hold(700).is_none());
+        assert_eq!(gpus.find_hold(600).unwrap().device_ids(), ["0"]);
+        drop(before);
+        assert!(gpus.find_hold(2000).is_some());
     }
 
     #[test]

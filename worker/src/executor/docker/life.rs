@@ -1,5 +1,5 @@
-//! The way of one attempt: prepare, create, start, wait, collect, remove. Forward only; each step
-//! either goes on or gives the outcome, and whatever the outcome, what was created is removed.
+//! The way of one attempt: prepare, create, start, wait, collect, keep, remove. Forward only; each
+//! step either goes on or gives the outcome, and whatever the outcome, what was created is removed.
 //!
 //! The life of an attempt is a task of its own: nobody can drop it between a create and the
 //! knowledge of the container's id. It must never report an end by itself before the engine said
@@ -18,31 +18,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::container;
 use super::engine::{CREATE_DEADLINE, CallError, START_DEADLINE, call};
+use super::find::{self, Found, Owner};
 use super::gpu::GpuHold;
 use super::image::PullState;
 use super::log::{Frames, LogCopy, attach};
 use super::output::{self, Gathered};
 use super::remove;
 use super::wait::{self, Finish, Stop, Waited, Waiter};
-use super::{OUTPUT_PATH, Shared};
+use super::{Begin, OUTPUT_PATH, Shared};
 use crate::clock;
-use crate::executor::{Assignment, Ended, Progress, RunChannels};
+use crate::executor::{Assignment, AttemptRecord, Ended, Progress, RunChannels};
 
 /// How many names are tried when a foreign container has ours.
 const NAME_RETRIES_MAX: u32 = 8;
+/// How often a name is tried again that nobody has and that is not free: an earlier process asked
+/// for the container, and the engine is about to make it.
+const NAME_PENDING_MAX: u32 = 20;
+/// The pause between those tries.
+const NAME_PENDING_PAUSE: Duration = Duration::from_millis(250);
 
 /// How long the end of an attempt waits for the removal of its container, which has ended.
 const REMOVE_PATIENCE: Duration = Duration::from_secs(20);
 
 /// What became of a container that is not ours to remove any more.
 const REMOVED_WORDS: &str = "somebody else removed the container while the task ran";
-
-/// A container that exists.
-struct Container {
-    id: String,
-    /// Held until it is started.
-    permit: OwnedSemaphorePermit,
-}
 
 /// One attempt on its way.
 struct Life {
@@ -54,20 +53,41 @@ struct Life {
     output_dir: PathBuf,
     /// Whether its container was asked to start and is not known to have ended.
     may_run: bool,
+    record: AttemptRecord,
+    gpus: Option<GpuHold>,
+    /// Its container, as soon as there is one.
+    container: Option<String>,
+    started_at: Option<Timestamp>,
+    /// Whether an earlier process may have done a part of this.
+    is_resumed: bool,
 }
 
-/// Takes an attempt from its image to its removal.
+/// Takes an attempt from its image, or from where an earlier process left it, to its removal.
 pub(super) async fn live(
     shared: Arc<Shared>,
     assignment: Assignment,
     channels: RunChannels,
+    begin: Begin,
     abandoned: CancellationToken,
 ) -> Ended {
-    let RunChannels { progress, log, stop, output_dir } = channels;
-    let (log, stop) = (LogCopy::new(log), Stop::new(stop, abandoned));
-    let mut life = Life { shared, assignment, progress, log, stop, output_dir, may_run: false };
-    let ended = life.forward().await.unwrap_or_else(|outcome| Ended {
+    let RunChannels { progress, log, copied, stop, output_dir, record } = channels;
+    let mut life = Life {
+        log: LogCopy::new(log, copied, shared.features.log_driver),
+        stop: Stop::new(stop, abandoned),
+        shared,
+        assignment,
+        progress,
+        output_dir,
+        record,
+        gpus: None,
+        container: None,
+        started_at: None,
+        may_run: false,
+        is_resumed: !matches!(begin, Begin::New),
+    };
+    let ended = life.forward(begin).await.unwrap_or_else(|outcome| Ended {
         outcome: life.or_stopped(outcome),
+        started_at: life.started_at,
         at: clock::wall(),
         files: Vec::new(),
     });
@@ -77,18 +97,30 @@ pub(super) async fn live(
     }
     let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
     tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
+    life.keep(&ended).await;
+    life.remove().await;
     ended
 }
 
 impl Life {
-    async fn forward(&mut self) -> Result<Ended, Outcome> {
-        let gpus = self.hold_gpus()?;
-        self.prepare().await?;
-        let container = self.create(gpus.as_ref()).await?;
-        let id = container.id.clone();
-        let ended = self.run(container).await;
-        self.remove(&id).await;
-        ended
+    async fn forward(&mut self, begin: Begin) -> Result<Ended, Outcome> {
+        let (id, waited) = match begin {
+            Begin::With { found: Found { id, started_at: Some(at), gpus, .. }, rebooted } => {
+                (self.container, self.gpus) = (Some(id.clone()), gpus);
+                let mut waited = self.rejoin(&id, at).await;
+                if rebooted && waited.finish == Finish::ByItself {
+                    waited.finish = Finish::EngineFailed;
+                }
+                (id, waited)
+            }
+            begin => {
+                let (id, permit) = self.have_container(begin).await?;
+                let frames = self.start(&id, permit).await?;
+                let waited = self.wait(&id, frames).await;
+                (id, waited)
+            }
+        };
+        self.collect(&id, waited).await
     }
 
     /// A fault of the engine's in an attempt that somebody stopped is its stop.
@@ -99,11 +131,24 @@ impl Life {
         }
     }
 
-    async fn run(&mut self, container: Container) -> Result<Ended, Outcome> {
-        let id = container.id.clone();
-        let frames = self.start(container).await?;
-        let waited = self.wait(&id, frames).await;
-        self.collect(&id, waited).await
+    /// A container that is not started: the one that an earlier process made, or a new one.
+    async fn have_container(
+        &mut self,
+        begin: Begin,
+    ) -> Result<(String, OwnedSemaphorePermit), Outcome> {
+        let (id, permit) = if let Begin::With { found, .. } = begin {
+            (self.container, self.gpus) = (Some(found.id.clone()), found.gpus);
+            (found.id, self.admit().await?)
+        } else {
+            self.gpus = self.hold_gpus()?;
+            self.prepare().await?;
+            self.create().await?
+        };
+        // Without this, a restart might take its absence for that of a container never made.
+        self.record.created().await.map_err(|error| {
+            Outcome::new(Cause::Infra, format!("the worker cannot keep its record: {error}"))
+        })?;
+        Ok((id, permit))
     }
 
     fn hold_gpus(&self) -> Result<Option<GpuHold>, Outcome> {
@@ -162,11 +207,12 @@ impl Life {
     }
 
     /// Step 2: the container. A missing image is fetched now, if the policy allows it.
-    async fn create(&mut self, gpus: Option<&GpuHold>) -> Result<Container, Outcome> {
+    async fn create(&mut self) -> Result<(String, OwnedSemaphorePermit), Outcome> {
         let shared = Arc::clone(&self.shared);
+        let gpus = self.gpus.as_ref();
         let body = container::body(&self.assignment, &shared.settings, &shared.features, gpus)?;
         let mut may_pull = self.assignment.spec.pull == PullPolicy::Missing;
-        let mut retry = 0;
+        let (mut retry, mut pending) = (0, 0);
         loop {
             let permit = self.admit().await?;
             let attempt = self.assignment.attempt;
@@ -175,14 +221,19 @@ impl Life {
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
             let created = shared.docker.create_container(Some(options), body.clone());
             match call("create a container", CREATE_DEADLINE, created).await {
-                Ok(created) => return Ok(Container { id: created.id, permit }),
+                Ok(created) => {
+                    self.container = Some(created.id.clone());
+                    return Ok((created.id, permit));
+                }
                 Err(error) if error.is_not_found() && may_pull => {
                     drop(permit);
                     may_pull = false;
                     self.pull().await?;
                 }
-                // Another cluster on this host has a container of this name.
-                Err(error) if error.status() == Some(409) && retry < NAME_RETRIES_MAX => retry += 1,
+                Err(error) if error.status() == Some(409) && retry < NAME_RETRIES_MAX => {
+                    drop(permit);
+                    (retry, pending) = self.make_way(&name, retry, pending).await;
+                }
                 Err(error) => {
                     if error.status().is_none() {
                         let (docker, settings) = (shared.docker.clone(), shared.settings.clone());
@@ -191,6 +242,28 @@ impl Life {
                     return Err(self.not_created(&error));
                 }
             }
+        }
+    }
+
+    /// The name is taken: gives the next one to try, and how often this one was pending. The
+    /// attempt's own container was never started, for then its record would say so.
+    async fn make_way(&mut self, name: &str, retry: u32, pending: u32) -> (u32, u32) {
+        let attempt = self.assignment.attempt;
+        match find::owner_of(&self.shared, name, attempt).await {
+            Owner::Attempt(id) => {
+                tracing::info!(%attempt, "Removing container {id}, which was never started");
+                if let Err(error) = remove::remove(&self.shared.docker, &id).await {
+                    tracing::warn!(%attempt, "Container {id} is left: {error}");
+                    return (retry + 1, 0);
+                }
+                (retry, pending)
+            }
+            Owner::Unknown if pending < NAME_PENDING_MAX => {
+                tokio::time::sleep(NAME_PENDING_PAUSE).await;
+                (retry, pending + 1)
+            }
+            // Another cluster on this host has a container of this name.
+            Owner::Unknown | Owner::Stranger => (retry + 1, 0),
         }
     }
 
@@ -226,22 +299,24 @@ impl Life {
     }
 
     /// Step 3: attach, then start. The permit goes back when the engine has started it.
-    async fn start(&mut self, container: Container) -> Result<Frames, Outcome> {
+    async fn start(&mut self, id: &str, permit: OwnedSemaphorePermit) -> Result<Frames, Outcome> {
         if let Some(request) = self.stop.find_request() {
             return Err(Outcome::new(request.cause, ""));
         }
         let attempt = self.assignment.attempt;
         let docker = self.shared.docker.clone();
         let infra = |error: CallError| Outcome::new(Cause::Infra, error.to_string());
-        let frames = attach(&docker, &container.id).await.map_err(infra)?;
+        let frames = attach(&docker, id).await.map_err(infra)?;
         tracing::info!(%attempt, "Starting container");
         self.may_run = true;
-        let started = docker.start_container(&container.id, None);
+        let started = docker.start_container(id, None);
         if let Err(error) = call("start a container", START_DEADLINE, started).await {
-            self.check_started(&container.id, error).await?;
+            self.check_started(id, error).await?;
         }
-        drop(container.permit);
-        self.tell(Progress::Started(clock::wall())).await;
+        drop(permit);
+        let started_at = clock::wall();
+        self.started_at = Some(started_at);
+        self.tell(Progress::Started(started_at)).await;
         Ok(frames)
     }
 
@@ -251,7 +326,7 @@ impl Life {
     async fn check_started(&self, id: &str, error: CallError) -> Result<(), Outcome> {
         let (inspected, _) = wait::inspect(&self.shared.docker, id).await;
         let state = inspected.and_then(|inspected| inspected.state).unwrap_or_default();
-        if error.status().is_none() && parse_time(state.started_at.as_deref()).is_some() {
+        if error.status().is_none() && time(state.started_at.as_deref()).is_some() {
             return Ok(());
         }
         if let CallError::Refused { status: 400..500, message, .. } = &error
@@ -279,6 +354,27 @@ impl Life {
         end
     }
 
+    /// Steps 3 and 4 of a container that an earlier process started: its log goes on where that
+    /// one left it, and its time-out counts from the real start. It may have ended long ago.
+    async fn rejoin(&mut self, id: &str, started_at: Timestamp) -> Waited {
+        tracing::info!(attempt = %self.assignment.attempt, "Taking up container {id}");
+        (self.may_run, self.started_at) = (true, Some(started_at));
+        self.tell(Progress::Started(started_at)).await;
+        let ended = CancellationToken::new();
+        let limits = self.assignment.spec.limits;
+        let ran = Duration::from_millis(clock::wall().ms_since(started_at));
+        let waiter = Waiter::new(&self.shared.docker, id, limits, &mut self.stop).that_ran(ran);
+        let waiting = async {
+            let end = waiter.wait().await;
+            ended.cancel();
+            end
+        };
+        let copying = self.log.follow(&self.shared.docker, id, &ended);
+        let (end, ()) = tokio::join!(waiting, copying);
+        self.may_run = false;
+        end
+    }
+
     /// Step 5: what the engine recorded, what is missing of the log, and the files.
     async fn collect(&mut self, id: &str, waited: Waited) -> Result<Ended, Outcome> {
         let Waited { finish, was_away } = waited;
@@ -291,10 +387,11 @@ impl Life {
         };
         let state = inspected.state.clone().unwrap_or_default();
         let at = finished_at(&state).unwrap_or_else(clock::wall);
-        self.log.complete(&self.shared.docker, id, at, was_away).await;
-        let mut outcome = self.outcome(&finish, &state);
+        self.log.complete(&self.shared.docker, id, at, was_away || self.is_resumed).await;
+        let started_at = self.started_at;
+        let mut outcome = self.outcome(&finish, &state, at);
         if self.stop.is_abandoned() {
-            return Ok(Ended { outcome, at, files: Vec::new() });
+            return Ok(Ended { outcome, started_at, at, files: Vec::new() });
         }
         let files = match self.gather(id, &inspected).await {
             Ok(gathered) => {
@@ -314,18 +411,18 @@ impl Life {
                 Vec::new()
             }
         };
-        Ok(Ended { outcome, at, files })
+        Ok(Ended { outcome, started_at, at, files })
     }
 
-    fn outcome(&self, finish: &Finish, state: &ContainerState) -> Outcome {
+    fn outcome(&self, finish: &Finish, state: &ContainerState, at: Timestamp) -> Outcome {
         let code = state.exit_code.unwrap_or(-1) as i32;
-        match finish {
-            Finish::Stopped(request) => Outcome::new(request.cause, ""),
-            Finish::TimedOut { timeout_ms } => {
-                let words = format!("ran longer than its time-out of {timeout_ms} ms");
-                Outcome::new(Cause::Timeout, words)
-            }
-            Finish::EngineFailed if code != 0 => {
+        let overrun = self.find_overrun(at).filter(|_| code != 0);
+        match (finish, overrun) {
+            (Finish::Stopped(request), _) => Outcome::new(request.cause, ""),
+            (Finish::TimedOut { timeout_ms }, _) => timed_out(*timeout_ms),
+            // An earlier process may have stopped it for that; a success is kept in any case.
+            (_, Some(timeout_ms)) => timed_out(timeout_ms),
+            (Finish::EngineFailed, None) if code != 0 => {
                 let words =
                     format!("the engine was restarted while the task ran (exit code {code})");
                 Outcome::new(Cause::Infra, words)
@@ -344,6 +441,12 @@ impl Life {
         }
     }
 
+    /// The time-out that a container was over before it was taken up.
+    fn find_overrun(&self, at: Timestamp) -> Option<u64> {
+        let ran_ms = at.ms_since(self.started_at.filter(|_| self.is_resumed)?);
+        self.assignment.spec.limits.timeout_ms.filter(|timeout_ms| ran_ms >= *timeout_ms)
+    }
+
     async fn gather(
         &self,
         id: &str,
@@ -358,26 +461,44 @@ impl Life {
         if let Some(source) = volume
             && let Some(gathered) = output::gather_local(source.as_ref(), &self.output_dir).await
         {
-            return gathered;
+            let mut gathered = gathered?;
+            if self.is_resumed {
+                output::add_moved(&self.output_dir, &mut gathered)?;
+            }
+            return Ok(gathered);
         }
         output::gather_archive(&self.shared.docker, id, &self.output_dir).await
     }
 
-    /// Step 6, always: the container and its volume. One that may still run takes its capacity
-    /// until it is gone; one that has ended takes only space, and its end need not wait for that.
-    async fn remove(&mut self, id: &str) {
-        let docker = self.shared.docker.clone();
-        if self.may_run {
-            return remove::remove_until_gone(docker, id.to_owned(), Duration::ZERO).await;
+    /// Step 6: the end, on the disk. A disk that refuses it costs the certainty, not the task.
+    async fn keep(&self, ended: &Ended) {
+        if let Err(error) = self.record.ended(ended).await {
+            let attempt = self.assignment.attempt;
+            tracing::warn!(%attempt, "Cannot keep the end: {error}; a restart now would lose it");
         }
-        let removal = remove::remove(&self.shared.docker, id);
+    }
+
+    /// Step 7, always: the container and its volume.
+    async fn remove(&mut self) {
+        let docker = self.shared.docker.clone();
+        let Some(id) = self.container.take() else {
+            if self.is_resumed {
+                let attempt = &self.assignment.attempt;
+                remove::remove_strays(&docker, &self.shared.settings, attempt).await;
+            }
+            return;
+        };
+        if self.may_run {
+            return remove::remove_until_gone(docker, id, Duration::ZERO).await;
+        }
+        let removal = remove::remove(&docker, &id);
         let why = match tokio::time::timeout(REMOVE_PATIENCE, removal).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("it takes longer than {} s", REMOVE_PATIENCE.as_secs()),
         };
         tracing::warn!(attempt = %self.assignment.attempt, "Container {id} is left: {why}");
-        tokio::spawn(remove::remove_until_gone(docker, id.to_owned(), remove::LEFT_PAUSE));
+        tokio::spawn(remove::remove_until_gone(docker, id, remove::LEFT_PAUSE));
         self.note(format!("the container is left until the engine removes it: {why}")).await;
     }
 
@@ -392,13 +513,17 @@ impl Life {
     }
 }
 
-/// The engine's record of the end; its zero time means that there is none.
-fn finished_at(state: &ContainerState) -> Option<Timestamp> {
-    parse_time(state.finished_at.as_deref())
+fn timed_out(timeout_ms: u64) -> Outcome {
+    Outcome::new(Cause::Timeout, format!("ran longer than its time-out of {timeout_ms} ms"))
 }
 
-/// A time of the engine's.
-fn parse_time(text: Option<&str>) -> Option<Timestamp> {
+/// The engine's record of the end.
+fn finished_at(state: &ContainerState) -> Option<Timestamp> {
+    time(state.finished_at.as_deref())
+}
+
+/// A time of the engine's; its zero time means that there is none.
+pub(super) fn time(text: Option<&str>) -> Option<Timestamp> {
     let at = text?.parse::<jiff::Timestamp>().ok()?;
     u64::try_from(at.as_millisecond()).ok().filter(|ms| *ms > 0).map(Timestamp)
 }

@@ -14,15 +14,25 @@ use cloudai_proto::log_record::LogStream;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::container::{ENGINE_LOG_FILE_BYTES, ENGINE_LOG_FILES};
 use super::engine::{CREATE_DEADLINE, CallError, READ_DEADLINE, call};
 use crate::clock;
-use crate::logs::LogWriter;
+use crate::logs::{Copied, LogWriter};
 
 /// How long the connection may stay silent after the container's end before it counts as broken.
 const DRAIN_IDLE: Duration = Duration::from_secs(10);
 /// A connection that ended so long before the container's recorded end, in milliseconds, is not
 /// trusted to be whole. The engine ends a whole one after the container, by its own clock.
 const EARLY_MS: u64 = 100;
+
+/// The pause before the engine's record is followed again when that ended before the container.
+const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+/// What the engine's record takes for a frame beyond the frame's bytes, at most.
+const FRAME_OVERHEAD_BYTES: u64 = 128;
+/// How much a byte may take in it, when its format escapes.
+const ESCAPED_BYTES: u64 = 6;
+/// The log driver that keeps bytes as they are.
+const PLAIN_DRIVER: &str = "local";
 
 /// Frames that are ready together are written together, up to so many bytes: a task that writes
 /// byte by byte must not cost a disk write for each.
@@ -48,6 +58,10 @@ pub(super) struct LogCopy {
     gathered_of: LogStream,
     /// Bytes of stdout and of stderr that the log has been given.
     taken: [u64; 2],
+    /// How many of the next bytes the log has already.
+    skip: [u64; 2],
+    /// How much a byte may take in the engine's record.
+    stored_bytes: u64,
     /// When the connection ended by itself.
     ended_at: Option<Timestamp>,
     /// Why the connection is known to be incomplete.
@@ -55,12 +69,14 @@ pub(super) struct LogCopy {
 }
 
 impl LogCopy {
-    pub(super) fn new(log: LogWriter) -> Self {
+    pub(super) fn new(log: LogWriter, copied: Copied, driver: &str) -> Self {
         Self {
             log,
+            stored_bytes: if driver == PLAIN_DRIVER { 1 } else { ESCAPED_BYTES },
             gathered: Vec::new(),
             gathered_of: LogStream::Stdout,
-            taken: [0; 2],
+            taken: [copied.stdout_bytes, copied.stderr_bytes],
+            skip: [0; 2],
             ended_at: None,
             broken: None,
         }
@@ -111,7 +127,45 @@ impl LogCopy {
         }
     }
 
+    /// Copies what a container that runs already says, from where the log ends: the engine's record
+    /// is followed from its beginning, and what the log has is passed over.
+    pub(super) async fn follow(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
+        loop {
+            match measure(docker, id, self.stored_bytes).await {
+                Ok(record) if record.is_whole => self.skip = self.taken,
+                Ok(_) => return self.follow_live(docker, id, ended).await,
+                Err(why) => tracing::debug!("The record of {id} cannot be read yet: {why}"),
+            }
+            let mut frames = follow(docker, id, "all");
+            self.copy_frames(&mut frames, ended).await;
+            self.flush().await;
+            tokio::select! {
+                () = ended.cancelled() => return,
+                () = tokio::time::sleep(FOLLOW_PAUSE) => {}
+            }
+        }
+    }
+
+    /// The beginning of the record is gone, and with it the place where the log ends.
+    async fn follow_live(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
+        self.mark_gap("more was said while the worker was away than the engine keeps").await;
+        self.copy_frames(&mut follow(docker, id, "0"), ended).await;
+        self.flush().await;
+    }
+
+    async fn mark_gap(&mut self, why: &str) {
+        let note = format!("output may be missing here: {why}");
+        self.log.write(LogStream::Gap, clock::wall(), note.as_bytes()).await;
+    }
+
     async fn take(&mut self, stream: LogStream, bytes: &[u8]) {
+        let skip = &mut self.skip[index(stream)];
+        let skipped = bytes.len().min(usize::try_from(*skip).unwrap_or(usize::MAX));
+        *skip -= skipped as u64;
+        let bytes = &bytes[skipped..];
+        if bytes.is_empty() {
+            return;
+        }
         self.taken[index(stream)] += bytes.len() as u64;
         let is_other = self.gathered_of != stream;
         if is_other || self.gathered.len() + bytes.len() > GATHERED_BYTES_MAX {
@@ -147,48 +201,84 @@ impl LogCopy {
         let read = self.read_again(docker, id).await;
         self.flush().await;
         if let Err(error) = read {
-            let note = format!("output may be missing here: the connection {why}; {error}");
-            self.log.write(LogStream::Gap, clock::wall(), note.as_bytes()).await;
+            self.mark_gap(&format!("the connection {why}; {error}")).await;
         }
     }
 
     /// Ends the log; its end can be read from now on.
-    pub(super) async fn finish(self) {
+    pub(super) async fn finish(&mut self) {
         self.log.finish().await;
     }
 
     async fn read_again(&mut self, docker: &Docker, id: &str) -> Result<(), String> {
-        let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
-        let mut frames = std::pin::pin!(docker.logs(id, Some(options)));
-        let known = self.taken;
-        let mut skip = known;
-        loop {
-            // The record has a frame for each line; a timer for each would cost more than it.
-            let next = match frames.next().now_or_never() {
-                Some(next) => Ok(next),
-                None => tokio::time::timeout(READ_DEADLINE, frames.next()).await,
-            };
-            let (stream, bytes) = match next {
-                Err(_) => return Err("the engine's record cannot be read in time".to_owned()),
-                Ok(Some(Err(error))) => {
-                    return Err(CallError::new("read a log", &error).to_string());
-                }
-                Ok(None) => break,
-                Ok(Some(Ok(LogOutput::StdOut { message }))) => (LogStream::Stdout, message),
-                Ok(Some(Ok(LogOutput::StdErr { message }))) => (LogStream::Stderr, message),
-                Ok(Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. }))) => continue,
-            };
-            let left = &mut skip[index(stream)];
-            let skipped = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= skipped as u64;
-            if skipped < bytes.len() {
-                self.take(stream, &bytes[skipped..]).await;
-            }
+        let record = measure(docker, id, self.stored_bytes).await?;
+        if record.bytes == self.taken {
+            return Ok(());
         }
-        if skip == [0, 0] {
+        if !record.is_whole {
+            return Err("the engine's record may have lost its beginning".to_owned());
+        }
+        self.skip = self.taken;
+        let mut frames = read(docker, id);
+        while let Some((stream, bytes)) = next_frame(&mut frames).await? {
+            self.take(stream, &bytes).await;
+        }
+        if std::mem::take(&mut self.skip) == [0, 0] {
             return Ok(());
         }
         Err("the engine's record is shorter than what was already read".to_owned())
+    }
+}
+
+/// What the engine's record of a container's output holds.
+struct Measured {
+    /// Of stdout and of stderr.
+    bytes: [u64; 2],
+    /// Whether it surely begins at the beginning: the engine has had no reason to drop a file yet.
+    is_whole: bool,
+}
+
+async fn measure(docker: &Docker, id: &str, stored_bytes: u64) -> Result<Measured, String> {
+    let (mut bytes, mut stored) = ([0; 2], 0);
+    let mut frames = read(docker, id);
+    while let Some((stream, frame)) = next_frame(&mut frames).await? {
+        let length = frame.len() as u64;
+        bytes[index(stream)] += length;
+        stored += length * stored_bytes + FRAME_OVERHEAD_BYTES;
+    }
+    // A dropped file leaves all the others but the one that is being written.
+    let is_whole = stored < ENGINE_LOG_FILE_BYTES * (ENGINE_LOG_FILES - 1);
+    Ok(Measured { bytes, is_whole })
+}
+
+/// The engine's record, until now.
+fn read(docker: &Docker, id: &str) -> Frames {
+    let options = LogsOptionsBuilder::default().stdout(true).stderr(true).build();
+    Box::pin(docker.logs(id, Some(options)))
+}
+
+/// The engine's record and what comes, from the last `tail` lines on.
+fn follow(docker: &Docker, id: &str, tail: &str) -> Frames {
+    let options =
+        LogsOptionsBuilder::default().stdout(true).stderr(true).follow(true).tail(tail).build();
+    Box::pin(docker.logs(id, Some(options)))
+}
+
+async fn next_frame(frames: &mut Frames) -> Result<Option<(LogStream, bytes::Bytes)>, String> {
+    loop {
+        // The record has a frame for each line; a timer for each would cost more than it.
+        let next = match frames.next().now_or_never() {
+            Some(next) => Ok(next),
+            None => tokio::time::timeout(READ_DEADLINE, frames.next()).await,
+        };
+        return match next {
+            Err(_) => Err("the engine's record cannot be read in time".to_owned()),
+            Ok(Some(Err(error))) => Err(CallError::new("read a log", &error).to_string()),
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(LogOutput::StdOut { message }))) => Ok(Some((LogStream::Stdout, message))),
+            Ok(Some(Ok(LogOutput::StdErr { message }))) => Ok(Some((LogStream::Stderr, message))),
+            Ok(Some(Ok(LogOutput::Console { .. } | LogOutput::StdIn { .. }))) => continue,
+        };
     }
 }
 

@@ -6,16 +6,20 @@
 //!
 //! Architecture Invariant: every container that this module creates carries the labels of its
 //! worker and is removed with its volumes, whatever happens to the attempt: by its own life, which
-//! runs as a task of its own and outlives a dropped future, or by the next process's [`sweep`].
+//! runs as a task of its own and outlives a dropped future, or by the next process, which finds it
+//! ([`find`]) and takes it up or removes it.
+//!
+//! Architecture Invariant: no container is removed before the end of its attempt is on the disk.
 //!
 //! Architecture Invariant: a task never names a path of the host, a label or a security option.
 //!
-//! [`sweep`]: DockerExecutor::sweep
+//! [`find`]: DockerExecutor::find
 
 mod connect;
 mod container;
 mod credentials;
 mod engine;
+mod find;
 mod gpu;
 mod image;
 mod life;
@@ -36,11 +40,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::connect::Features;
+pub use self::find::Found;
 use self::gpu::Gpus;
 pub use self::image::PULL_STALL_DEFAULT;
 use self::image::Pulls;
 use super::{Assignment, Ended, Engine, ExecutorError, RunChannels};
-use crate::clock;
 
 /// Where a task leaves the files that are its result.
 const OUTPUT_PATH: &str = "/output";
@@ -54,7 +58,7 @@ const STARTS_PER_CORE: usize = 4;
 pub struct DockerSettings {
     /// Whose containers these are; a label.
     pub worker: WorkerId,
-    /// Tells two workers of one id on one host apart, so that neither sweeps the other's
+    /// Tells two workers of one id on one host apart, so that neither finds the other's
     /// containers: something that stays with the worker's data directory, such as its path.
     pub instance: String,
     /// The engine's address; `None` is `DOCKER_HOST`, else the default socket.
@@ -93,6 +97,23 @@ impl DockerSettings {
             docker_config_dir: None,
         }
     }
+}
+
+/// Where a run begins.
+#[derive(Debug)]
+pub enum Begin {
+    /// At the beginning.
+    New,
+    /// At the beginning, though an earlier process may have asked the engine for the container; it
+    /// started none.
+    Again,
+    /// With the container that an earlier process made.
+    With {
+        /// The container.
+        found: Found,
+        /// Whether the machine was restarted since: that may be what ended it.
+        rebooted: bool,
+    },
 }
 
 /// The executor. Cheap to clone; clones share the engine and the bounds.
@@ -150,10 +171,24 @@ impl DockerExecutor {
         self.shared.suspicion.notified().await;
     }
 
-    /// Removes every container that an earlier process of this worker left, with its volumes, and
-    /// says how many there were. To be called before the first `run`: it removes what runs, too.
-    pub async fn sweep(&self) -> Result<usize, ExecutorError> {
-        remove::sweep(&self.shared.docker, &self.shared.settings).await
+    /// Every container that an earlier process of this worker left. To be called before the first
+    /// `run`, whose containers would be among them. Each is then taken up by a `run`, or removed.
+    pub async fn find(&self) -> Result<Vec<Found>, ExecutorError> {
+        find::find(&self.shared).await
+    }
+
+    /// Removes a container that nobody takes up, with its volumes, in the background.
+    pub fn remove(&self, found: Found) {
+        let docker = self.shared.docker.clone();
+        self.shared.lives.spawn(async move {
+            if let Err(error) = remove::remove(&docker, &found.id).await {
+                tracing::warn!("Container {} is left behind: {error}", found.id);
+                let id = found.id.clone();
+                remove::remove_until_gone(docker, id, remove::LEFT_PAUSE).await;
+            }
+            // Until now its GPUs were held.
+            drop(found);
+        });
     }
 
     /// Runs an attempt to its end. It always ends, never panics, and its container is gone when it
@@ -161,11 +196,13 @@ impl DockerExecutor {
     /// killed and its container removed in the background; see [`settle`].
     ///
     /// [`settle`]: DockerExecutor::settle
-    pub async fn run(&self, assignment: Assignment, channels: RunChannels) -> Ended {
+    ///
+    /// The end is in the attempt's record before the container is removed.
+    pub async fn run(&self, assignment: Assignment, channels: RunChannels, begin: Begin) -> Ended {
         let abandoned = CancellationToken::new();
         let _abandon = abandoned.clone().drop_guard();
         let attempt = assignment.attempt;
-        let life = life::live(Arc::clone(&self.shared), assignment, channels, abandoned);
+        let life = life::live(Arc::clone(&self.shared), assignment, channels, begin, abandoned);
         match self.shared.lives.spawn(life).await {
             Ok(ended) => ended,
             Err(error) => {
@@ -173,8 +210,7 @@ impl DockerExecutor {
                 let (docker, settings) = (&self.shared.docker, &self.shared.settings);
                 remove::remove_strays(docker, settings, &attempt).await;
                 let words = format!("a fault in the worker ended the attempt: {error}");
-                let outcome = Outcome::new(Cause::Infra, words);
-                Ended { outcome, at: clock::wall(), files: Vec::new() }
+                Ended::unstarted(Outcome::new(Cause::Infra, words))
             }
         }
     }

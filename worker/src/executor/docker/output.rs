@@ -7,7 +7,7 @@
 //! files are moved or copied, and an empty one costs a single look; otherwise (another machine, no
 //! rights) the engine sends an archive. Read next: `life.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, Permissions};
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
@@ -98,6 +98,27 @@ pub(super) async fn gather_local(source: &Path, into: &Path) -> Option<io::Resul
     walked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
 }
 
+/// Adds the files that an earlier process took out of the volume: a move leaves nothing behind.
+pub(super) fn add_moved(into: &Path, gathered: &mut Gathered) -> io::Result<()> {
+    let known = gathered.files.iter().cloned().collect::<BTreeSet<_>>();
+    let mut folders = vec![PathBuf::new()];
+    while let Some(below) = folders.pop() {
+        for entry in fs::read_dir(into.join(&below))? {
+            let entry = entry?;
+            let (path, metadata) = (below.join(entry.file_name()), entry.metadata()?);
+            if metadata.is_dir() {
+                folders.push(path);
+            } else if metadata.is_file()
+                && !known.contains(&path)
+                && gathered.admits(&path, metadata.len())
+            {
+                gathered.files.push(path);
+            }
+        }
+    }
+    Ok(())
+}
+
 fn walk(root: &Path, first: fs::ReadDir, into: &Path, gathered: &mut Gathered) -> io::Result<()> {
     let mut open = vec![(PathBuf::new(), first)];
     while let Some((below, mut entries)) = open.pop() {
@@ -135,7 +156,8 @@ fn take(from: &Path, to: &Path) -> io::Result<()> {
         fs::create_dir_all(parent)?;
     }
     if fs::rename(from, to).is_err() {
-        io::copy(&mut File::open(from)?, &mut File::create_new(to)?)?;
+        // A copy that an earlier process did not finish is made again.
+        io::copy(&mut File::open(from)?, &mut File::create(to)?)?;
     }
     fs::set_permissions(to, Permissions::from_mode(FILE_MODE))
 }
@@ -240,6 +262,21 @@ mod tests {
         assert!(notes.contains("2 entries were left out, first"), "{notes}");
         assert!(notes.contains("'new\\nline' was left out: a control character"), "{notes}");
         assert!(notes.contains("not UTF-8"), "{notes}");
+    }
+
+    #[tokio::test]
+    async fn files_that_were_moved_before_a_restart_are_found_again() {
+        let (from, into) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::create_dir(from.path().join("a")).unwrap();
+        fs::write(from.path().join("a/left"), "left").unwrap();
+        fs::write(from.path().join("torn"), "whole").unwrap();
+        fs::create_dir(into.path().join("a")).unwrap();
+        fs::write(into.path().join("a/moved"), "moved").unwrap();
+        fs::write(into.path().join("torn"), "wh").unwrap();
+        let mut gathered = gather(from.path(), into.path()).await;
+        add_moved(into.path(), &mut gathered).unwrap();
+        assert_eq!(names(&gathered), ["a/left", "a/moved", "torn"]);
+        assert_eq!(fs::read_to_string(into.path().join("torn")).unwrap(), "whole");
     }
 
     #[tokio::test]

@@ -8,17 +8,11 @@ use backon::{BackoffBuilder, ExponentialBuilder, Retryable};
 use bollard::Docker;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use cloudai_model::AttemptId;
-use futures_util::StreamExt;
 
 use super::DockerSettings;
 use super::container::{LABEL_ATTEMPT, LABEL_INSTANCE, LABEL_WORKER};
 use super::engine::{CallError, READ_DEADLINE, REMOVE_DEADLINE, call};
-use crate::executor::ExecutorError;
 
-/// Removals at once in a sweep.
-const SWEEP_CONCURRENCY: usize = 8;
-/// How long a whole sweep may take.
-const SWEEP_DEADLINE: Duration = Duration::from_mins(2);
 /// When a container is looked for that a create without an answer may have left: after 0.5 s, and
 /// then ever more rarely, for about ten minutes.
 const STRAY_PAUSE_MIN: Duration = Duration::from_millis(500);
@@ -66,7 +60,7 @@ fn pauses() -> ExponentialBuilder {
 }
 
 /// The ids of this worker's containers, or of those of one attempt.
-async fn list(
+pub(super) async fn list(
     docker: &Docker,
     settings: &DockerSettings,
     attempt: Option<&AttemptId>,
@@ -81,29 +75,6 @@ async fn list(
     let listed = docker.list_containers(Some(options));
     let containers = call("list containers", READ_DEADLINE, listed).await?;
     Ok(containers.into_iter().filter_map(|container| container.id).collect())
-}
-
-/// Removes everything that carries this worker's labels; gives the number of containers.
-pub(super) async fn sweep(
-    docker: &Docker,
-    settings: &DockerSettings,
-) -> Result<usize, ExecutorError> {
-    let ids = list(docker, settings, None).await?;
-    let count = ids.len();
-    if count > 0 {
-        tracing::info!("Removing {count} containers that an earlier process left");
-    }
-    let removals = futures_util::stream::iter(ids)
-        .map(|id| async move { remove(docker, &id).await })
-        .buffer_unordered(SWEEP_CONCURRENCY)
-        .collect::<Vec<_>>();
-    let results = tokio::time::timeout(SWEEP_DEADLINE, removals).await.map_err(|_| {
-        let seconds = SWEEP_DEADLINE.as_secs();
-        let why = format!("it did not remove the {count} containers left within {seconds} s");
-        ExecutorError::Engine { why }
-    })?;
-    results.into_iter().collect::<Result<Vec<()>, _>>()?;
-    Ok(count)
 }
 
 /// Removes what a create without an answer may have left, also what the engine makes of it only

@@ -104,6 +104,8 @@ pub(super) struct Waiter<'a> {
     docker: &'a Docker,
     id: &'a str,
     limits: Limits,
+    /// How long the container has run already.
+    ran: Duration,
     stop: &'a mut Stop,
 }
 
@@ -119,12 +121,19 @@ enum Stopping {
 
 impl<'a> Waiter<'a> {
     pub(super) fn new(docker: &'a Docker, id: &'a str, limits: Limits, stop: &'a mut Stop) -> Self {
-        Self { docker, id, limits, stop }
+        Self { docker, id, limits, ran: Duration::ZERO, stop }
+    }
+
+    /// The container has run for so long already: its time-out comes so much earlier.
+    pub(super) fn that_ran(mut self, ran: Duration) -> Self {
+        self.ran = ran;
+        self
     }
 
     pub(super) async fn wait(self) -> Waited {
-        let Self { docker, id, limits, stop } = self;
+        let Self { docker, id, limits, ran, stop } = self;
         let timeout = limits.timeout_ms.map(Duration::from_millis);
+        let timeout = timeout.map(|timeout| timeout.saturating_sub(ran));
         let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut exit = std::pin::pin!(until_exit(docker, id));
         let mut stopping = Stopping::Not;

@@ -1,0 +1,283 @@
+//! C4 and C6 of the acceptance scenarios: a worker is killed at every step of an attempt and
+//! started again. Whatever it held goes on or is told, exactly once; nothing is left over.
+
+#![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use std::path::Path;
+use std::process::Command;
+
+use cloudai_e2e::{BUSYBOX, Cluster, Gate, Hold, Process, Worker, engine, until};
+use serde_json::{Value, json};
+
+/// Writes lines on both streams, a file, and fails with a code of its own. `go` ends the waiting.
+const TASK: &str = "echo first; echo error >&2; echo content >/output/file; \
+                    while [ -e /output/wait ]; do sleep 0.05; done; echo last; exit 7";
+/// What it writes.
+const OUT: &str = "first\nlast\n";
+
+/// A cluster with one worker, of which every container that is ever made is seen.
+struct World {
+    cluster: Cluster,
+    worker: Worker,
+    events: Process,
+}
+
+impl World {
+    fn start() -> Self {
+        Self::start_behind(None)
+    }
+
+    /// A worker that reaches the engine through a door.
+    fn start_behind(gate: Option<&Gate>) -> Self {
+        let cluster = Cluster::start();
+        let label = cluster.worker_label("worker-1");
+        let events = Process::start(
+            "docker events",
+            Command::new("docker").args([
+                "events",
+                "--since",
+                "0s",
+                "--filter",
+                &format!("label={label}"),
+                "--filter",
+                "type=container",
+                "--format",
+                "{{.Action}} {{.Actor.ID}}",
+            ]),
+        );
+        let mut command = cluster.worker_command("worker-1", &[]);
+        if let Some(gate) = gate {
+            command.env("DOCKER_HOST", gate.host());
+        }
+        let worker = Worker { process: Process::start("worker-1", &mut command), label };
+        worker.process.wait_for("Ready to receive tasks");
+        Self { cluster, worker, events }
+    }
+
+    fn submit(&self, script: &str) -> String {
+        self.cluster.submit(&[BUSYBOX, "sh", "-c", script])
+    }
+
+    /// Submits a task that waits to be let go, and waits until it has written its first line.
+    fn submit_waiting(&self) -> (String, String) {
+        let task = self.submit(&format!("touch /output/wait; {TASK}"));
+        let container = self.cluster.wait_container(&task, &self.worker);
+        until("its first line", || {
+            engine::docker(&["logs", &container]).out().contains("first").then_some(())
+        });
+        (task, container)
+    }
+
+    fn restart_worker(&mut self) {
+        self.worker.process.kill();
+        self.worker = self.cluster.worker("worker-1", &[]);
+    }
+
+    /// How often something was done with containers of the worker.
+    fn count(&self, action: &str) -> usize {
+        self.events.said().lines().filter(|line| line.starts_with(action)).count()
+    }
+
+    /// One attempt, one start, the end of `TASK`, all that it wrote once, and nothing left over.
+    #[track_caller]
+    fn check_whole(&self, task: &str) -> Value {
+        let detail = self.cluster.wait_end(task);
+        assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 7}), "{detail:#}");
+        assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
+        let log = self.cluster.cli(&["logs", task]);
+        assert_eq!((log.out().as_str(), log.err().as_str()), (OUT, "error\n"));
+        assert_eq!(self.cluster.ok(&["files", task, "file"]), "content");
+        self.check_gone();
+        assert_eq!(self.count("start "), 1, "{}", self.events.said());
+        detail
+    }
+
+    /// No container, record, log or output is left on the worker.
+    fn check_gone(&self) {
+        engine::wait_gone(&self.worker.label);
+        let home = self.cluster.data_dir().join("workers/worker-1");
+        let is_empty = |name: &str| entries(&home.join(name)).is_empty();
+        until("the worker's folder is empty", || {
+            ["attempts", "spool", "output"].iter().all(|name| is_empty(name)).then_some(())
+        });
+    }
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn let_go(container: &str) {
+    let ran = engine::docker(&["exec", container, "rm", "/output/wait"]);
+    assert_eq!(ran.code, 0, "{}", ran.err());
+}
+
+/// Kills the worker while a call to the engine is held, and starts it again without the door.
+fn killed_at(hold: Hold) {
+    let gate = Gate::new(hold);
+    let mut world = World::start_behind(Some(&gate));
+    let task = world.submit(TASK);
+    gate.wait_held();
+    world.worker.process.kill();
+    drop(gate);
+    world.restart_worker();
+    world.check_whole(&task);
+    assert_eq!(world.count("create "), 1, "{}", world.events.said());
+}
+
+#[test]
+fn killed_before_the_engine_is_asked_for_the_container() {
+    killed_at(Hold::Before("POST /containers/create"));
+}
+
+#[test]
+fn killed_before_it_knows_that_the_container_exists() {
+    killed_at(Hold::After("POST /containers/create"));
+}
+
+#[test]
+fn killed_before_the_container_is_started() {
+    killed_at(Hold::Before("/start HTTP"));
+}
+
+#[test]
+fn killed_before_it_knows_that_the_container_started() {
+    killed_at(Hold::After("/start HTTP"));
+}
+
+#[test]
+fn killed_before_it_looks_at_the_end() {
+    killed_at(Hold::After("/wait?"));
+}
+
+#[test]
+fn killed_before_the_container_is_removed() {
+    killed_at(Hold::Before("DELETE /containers/"));
+}
+
+#[test]
+fn killed_before_it_knows_that_the_container_is_removed() {
+    killed_at(Hold::After("DELETE /containers/"));
+}
+
+#[test]
+fn killed_while_the_image_is_pulled() {
+    let gate = Gate::new(Hold::Before("POST /images/create"));
+    let mut world = World::start_behind(Some(&gate));
+    let image = format!("cloudai-test/late-{}", std::process::id());
+    let task = world.cluster.submit(&[&image, "sh", "-c", TASK]);
+    gate.wait_held();
+    world.worker.process.kill();
+    assert_eq!(engine::docker(&["tag", BUSYBOX, &image]).code, 0);
+    world.restart_worker();
+    world.check_whole(&task);
+    assert_eq!(engine::docker(&["rmi", &image]).code, 0);
+}
+
+#[test]
+fn a_running_container_is_taken_up_and_its_log_goes_on() {
+    let mut world = World::start();
+    let script = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); echo $i; echo e$i >&2; sleep 0.1; done; \
+                  exit 7";
+    let task = world.submit(script);
+    let container = world.cluster.wait_container(&task, &world.worker);
+    world.restart_worker();
+    world.restart_worker();
+    let detail = world.cluster.wait_end(&task);
+    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 7}), "{detail:#}");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
+    let log = world.cluster.cli(&["logs", &task]);
+    let lines = |mark| (1..=40).fold(String::new(), |text, n| format!("{text}{mark}{n}\n"));
+    assert_eq!((log.out(), log.err()), (lines(""), lines("e")));
+    world.check_gone();
+    let said = world.events.said();
+    assert!(said.contains(&format!("create {container}")), "{said}");
+    assert_eq!((world.count("create "), world.count("start ")), (1, 1), "{said}");
+}
+
+#[test]
+fn what_ended_while_the_worker_was_away_is_reported() {
+    let mut world = World::start();
+    let (task, container) = world.submit_waiting();
+    world.worker.process.kill();
+    let_go(&container);
+    until("its end", || (engine::inspect(&container)["State"]["Status"] == "exited").then_some(()));
+    world.restart_worker();
+    world.check_whole(&task);
+}
+
+#[test]
+fn an_end_that_was_not_reported_is_reported_by_the_next_process() {
+    let mut world = World::start();
+    let (task, container) = world.submit_waiting();
+    world.cluster.kill_master();
+    let_go(&container);
+    engine::wait_gone(&world.worker.label);
+    world.worker.process.kill();
+    world.cluster.start_master();
+    world.restart_worker();
+    world.check_whole(&task);
+}
+
+#[test]
+fn a_container_that_somebody_removed_meanwhile_is_not_made_again() {
+    let mut world = World::start();
+    let task = world.submit("test $CLOUDAI_ATTEMPT != 1 || sleep 600");
+    let container = world.cluster.wait_container(&task, &world.worker);
+    world.worker.process.kill();
+    engine::remove(&[container]);
+    world.restart_worker();
+    let detail = world.cluster.wait_success(&task);
+    let attempts = detail["attempts"].as_array().unwrap();
+    assert_eq!(attempts.len(), 2, "{detail:#}");
+    assert_eq!(attempts[0]["outcome"]["cause"], "infra", "{detail:#}");
+    world.check_gone();
+    assert_eq!(world.count("create "), 2, "{}", world.events.said());
+}
+
+#[test]
+fn a_timeout_runs_on_while_the_worker_is_away() {
+    let mut world = World::start();
+    let task = world.cluster.submit(&["--timeout", "3s", BUSYBOX, "sh", "-c", "exec sleep 600"]);
+    let container = world.cluster.wait_container(&task, &world.worker);
+    world.worker.process.kill();
+    world.restart_worker();
+    let detail = world.cluster.wait_end(&task);
+    assert_eq!(detail["outcome"]["cause"], "timeout", "{detail:#}");
+    assert_eq!(detail["attempts"].as_array().unwrap().len(), 1, "{detail:#}");
+    world.check_gone();
+    let said = world.events.said();
+    assert_eq!(world.count("start "), 1, "{said}");
+    assert!(said.contains(&format!("die {container}")), "{said}");
+}
+
+#[test]
+fn a_cancel_while_the_worker_is_away_wins() {
+    let mut world = World::start();
+    let task = world.submit("exec sleep 600");
+    world.cluster.wait_container(&task, &world.worker);
+    world.worker.process.kill();
+    world.cluster.ok(&["cancel", &task]);
+    world.restart_worker();
+    let detail = world.cluster.wait_end(&task);
+    assert_eq!(detail["outcome"]["cause"], "cancelled", "{detail:#}");
+    world.check_gone();
+    assert_eq!(world.count("start "), 1, "{}", world.events.said());
+}
+
+#[test]
+fn an_attempt_that_was_placed_anew_meanwhile_is_stopped_and_does_not_count() {
+    let mut world = World::start();
+    let script = "test $CLOUDAI_ATTEMPT != 1 || sleep 600; echo $CLOUDAI_ATTEMPT";
+    let task = world.cluster.submit(&["--lease", "15s", BUSYBOX, "sh", "-c", script]);
+    world.cluster.wait_container(&task, &world.worker);
+    world.worker.process.kill();
+    let _other = world.cluster.worker("worker-2", &[]);
+    let detail = world.cluster.wait_success(&task);
+    assert_eq!(detail["worker"], "worker-2", "{detail:#}");
+    world.restart_worker();
+    world.check_gone();
+    assert_eq!(world.cluster.task(&task)["outcome"], detail["outcome"]);
+    assert_eq!(world.cluster.ok(&["logs", &task]), "2");
+}

@@ -1,0 +1,378 @@
+//! The worker's durable memory of its attempts: one small file each, which only grows by whole
+//! steps (accepted, created, ended) and is gone when the master said forget. It must never lose a
+//! step that was acted upon, and never make a start fail: what cannot be read is moved aside.
+//!
+//! A step is framed by its length and its checksum. A process that is killed can leave one frame
+//! that is cut short; its step was then not acted upon, and the frame is cut off when it is read.
+//! Only the end is synced: what a power failure takes of the rest is told by the boot id. Read
+//! next: `adopt.rs` (what a restarted worker makes of its records).
+
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cloudai_model::{AttemptId, Session, TaskSpec};
+use cloudai_proto::convert::record::{RecordStep, decode, encode};
+
+use crate::executor::Ended;
+use crate::logs;
+
+/// Bytes in front of a step: its length and its CRC-32, little endian.
+const FRAME_HEADER_LEN: usize = 8;
+/// The end of a record's file name; `task-1-a1.record`.
+const RECORD_END: &str = "record";
+/// The end of the name of a record that could not be read.
+const DAMAGED_END: &str = "damaged";
+/// Most damaged records that are kept for people to look at.
+const DAMAGED_LEN_MAX: usize = 100;
+
+/// The hand of one attempt on its record.
+#[derive(Debug, Clone)]
+pub struct AttemptRecord {
+    /// `None` keeps nothing.
+    places: Option<Places>,
+}
+
+/// What of an attempt lies where.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    pub(crate) record: PathBuf,
+    pub(crate) spool: PathBuf,
+    pub(crate) output: PathBuf,
+}
+
+/// What an earlier process knew of an attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Kept {
+    pub(crate) attempt: AttemptId,
+    pub(crate) session: Session,
+    pub(crate) boot_id: String,
+    pub(crate) spec: Arc<TaskSpec>,
+    pub(crate) phase: Phase,
+}
+
+/// How far it had come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// It may have asked the engine for a container, and started none.
+    Accepted,
+    /// It has had a container, which may have been started.
+    Created,
+    /// It was over.
+    Ended(Ended),
+}
+
+impl AttemptRecord {
+    /// A record that is not kept: nothing of the attempt survives the process.
+    pub fn unkept() -> Self {
+        Self { places: None }
+    }
+
+    pub(crate) fn at(places: Places) -> Self {
+        Self { places: Some(places) }
+    }
+
+    /// Before anything of it exists.
+    pub(crate) async fn accepted(
+        &self,
+        attempt: AttemptId,
+        session: Session,
+        boot_id: &str,
+        spec: Arc<TaskSpec>,
+    ) -> io::Result<()> {
+        let boot_id = boot_id.to_owned();
+        let step = RecordStep::Accepted { attempt, session, boot_id, spec };
+        self.add(move |places| create(&places.record, &step)).await
+    }
+
+    /// When its container exists, before it is started.
+    pub(crate) async fn created(&self) -> io::Result<()> {
+        self.add(|places| append(&places.record, &RecordStep::Created).map(drop)).await
+    }
+
+    /// When it is over, before its container is removed: the end, its log and its files are safe on
+    /// the disk when this returns.
+    pub(crate) async fn ended(&self, ended: &Ended) -> io::Result<()> {
+        let Ended { started_at, outcome, at, files } = ended.clone();
+        let paths = files.clone();
+        let files = files.iter().map(|file| file.to_string_lossy().into_owned()).collect();
+        let step = RecordStep::Ended { started_at, outcome, at, files };
+        self.add(move |places| {
+            logs::sync(&places.spool)?;
+            sync_folder_of(&places.spool)?;
+            sync_files(&places.output, &paths)?;
+            append(&places.record, &step)?.sync_data()?;
+            sync_folder_of(&places.record)
+        })
+        .await
+    }
+
+    async fn add(
+        &self,
+        add: impl FnOnce(&Places) -> io::Result<()> + Send + 'static,
+    ) -> io::Result<()> {
+        let Some(places) = self.places.clone() else { return Ok(()) };
+        let added = tokio::task::spawn_blocking(move || add(&places)).await;
+        added.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+}
+
+/// The name of an attempt's record.
+pub(crate) fn file_name(attempt: AttemptId) -> String {
+    format!("{attempt}.{RECORD_END}")
+}
+
+fn create(path: &Path, step: &RecordStep) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(path)?;
+    file.write_all(&frame(step))
+}
+
+/// The frame goes out in one write, so that a kill leaves all of it or a piece that is found out.
+fn append(path: &Path, step: &RecordStep) -> io::Result<File> {
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(&frame(step))?;
+    Ok(file)
+}
+
+fn frame(step: &RecordStep) -> Vec<u8> {
+    let step = encode(step);
+    let mut frame = Vec::with_capacity(FRAME_HEADER_LEN + step.len());
+    frame.extend_from_slice(&(step.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&crc32fast::hash(&step).to_le_bytes());
+    frame.extend_from_slice(&step);
+    frame
+}
+
+/// The files, and the folders that name them.
+fn sync_files(output: &Path, files: &[PathBuf]) -> io::Result<()> {
+    let mut folders = BTreeSet::new();
+    for file in files {
+        File::open(output.join(file))?.sync_data()?;
+        folders.extend(file.ancestors().skip(1).map(|folder| output.join(folder)));
+    }
+    for folder in &folders {
+        File::open(folder)?.sync_all()?;
+    }
+    if files.is_empty() { Ok(()) } else { sync_folder_of(output) }
+}
+
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) => File::open(folder)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// Every record of a folder. What cannot be read is moved aside and told; it ends here.
+pub(crate) fn read_all(folder: &Path) -> io::Result<Vec<Kept>> {
+    let mut kept = Vec::new();
+    let mut damaged = Vec::new();
+    let mut damaged_before = 0;
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        match path.extension().and_then(|end| end.to_str()) {
+            Some(RECORD_END) => match read(&path) {
+                Ok(record) => kept.push(record),
+                Err(why) => damaged.push((path, why)),
+            },
+            Some(DAMAGED_END) => damaged_before += 1,
+            _ => {}
+        }
+    }
+    for (at, (path, why)) in damaged.into_iter().enumerate() {
+        put_aside(&path, &why, damaged_before + at < DAMAGED_LEN_MAX);
+    }
+    kept.sort_by_key(|record| record.attempt);
+    Ok(kept)
+}
+
+fn put_aside(path: &Path, why: &str, keep: bool) {
+    let aside = path.with_extension(DAMAGED_END);
+    let moved = if keep { std::fs::rename(path, &aside) } else { std::fs::remove_file(path) };
+    let path = path.display();
+    tracing::warn!(
+        "The record {path} is damaged ({why}): its attempt is given up, and tried again"
+    );
+    if let Err(error) = moved {
+        tracing::warn!("Cannot move {path} aside: {error}");
+    }
+}
+
+/// One record; why it is none, in words.
+fn read(path: &Path) -> Result<Kept, String> {
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    let (steps, whole_len) = steps(&bytes)?;
+    if whole_len < bytes.len() {
+        let cut = OpenOptions::new().write(true).open(path);
+        let cut = cut.and_then(|file| file.set_len(whole_len as u64));
+        cut.map_err(|error| format!("its end is torn and cannot be cut off: {error}"))?;
+    }
+    let kept = replay(steps)?;
+    let is_its_name = path.file_name().is_some_and(|name| *name == *file_name(kept.attempt));
+    if is_its_name { Ok(kept) } else { Err(format!("it is a record of {}", kept.attempt)) }
+}
+
+/// The whole steps in front, and how many bytes they take.
+fn steps(bytes: &[u8]) -> Result<(Vec<RecordStep>, usize), String> {
+    let (mut steps, mut at) = (Vec::new(), 0);
+    while let Some((header, rest)) = bytes[at..].split_first_chunk::<FRAME_HEADER_LEN>() {
+        let [l0, l1, l2, l3, c0, c1, c2, c3] = *header;
+        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
+        let Some(step) = rest.get(..length) else { break };
+        if crc32fast::hash(step) != u32::from_le_bytes([c0, c1, c2, c3]) {
+            break;
+        }
+        steps.push(decode(step).map_err(|error| error.to_string())?);
+        at += FRAME_HEADER_LEN + length;
+    }
+    Ok((steps, at))
+}
+
+/// What the steps come to. One that is there twice, because its first writing failed half-way, says
+/// nothing new.
+fn replay(steps: Vec<RecordStep>) -> Result<Kept, String> {
+    let mut steps = steps.into_iter();
+    let Some(RecordStep::Accepted { attempt, session, boot_id, spec }) = steps.next() else {
+        return Err("its beginning is missing".to_owned());
+    };
+    let mut phase = Phase::Accepted;
+    for step in steps {
+        phase = match (phase, step) {
+            (Phase::Ended(ended), _) => Phase::Ended(ended),
+            (_, RecordStep::Created) => Phase::Created,
+            (_, RecordStep::Ended { started_at, outcome, at, files }) => {
+                let files = files.into_iter().map(PathBuf::from).collect();
+                Phase::Ended(Ended { outcome, started_at, at, files })
+            }
+            (_, RecordStep::Accepted { .. }) => return Err("it begins twice".to_owned()),
+        };
+    }
+    Ok(Kept { attempt, session, boot_id, spec, phase })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cloudai_model::{Cause, Outcome, Timestamp};
+
+    fn places(root: &Path, attempt: &str) -> Places {
+        for folder in ["attempts", "spool", "output"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        Places {
+            record: root.join("attempts").join(file_name(attempt.parse().unwrap())),
+            spool: root.join("spool").join(attempt),
+            output: root.join("output").join(attempt),
+        }
+    }
+
+    fn end(files: &[&str]) -> Ended {
+        Ended {
+            started_at: Some(Timestamp(5)),
+            outcome: Outcome::new(Cause::Exit(3), "words"),
+            at: Timestamp(9),
+            files: files.iter().map(PathBuf::from).collect(),
+        }
+    }
+
+    async fn accept(root: &Path, attempt: &str) -> AttemptRecord {
+        let record = AttemptRecord::at(places(root, attempt));
+        let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
+        let attempt = attempt.parse().unwrap();
+        record.accepted(attempt, Session(7), "boot-1", spec).await.unwrap();
+        record
+    }
+
+    fn phases(root: &Path) -> String {
+        let kept = read_all(&root.join("attempts")).unwrap();
+        let told = kept.iter().map(|kept| match &kept.phase {
+            Phase::Accepted => format!("{} accepted", kept.attempt),
+            Phase::Created => format!("{} created", kept.attempt),
+            Phase::Ended(ended) => {
+                format!("{} {} {:?}", kept.attempt, ended.outcome.cause, ended.files)
+            }
+        });
+        told.collect::<Vec<_>>().join(", ")
+    }
+
+    #[tokio::test]
+    async fn a_record_says_how_far_an_attempt_came_and_what_it_runs() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        assert_eq!(phases(root.path()), "task-1-a1 accepted");
+        record.created().await.unwrap();
+        assert_eq!(phases(root.path()), "task-1-a1 created");
+        let output = root.path().join("output/task-1-a1/a");
+        std::fs::create_dir_all(&output).unwrap();
+        std::fs::write(output.join("b"), "x").unwrap();
+        record.ended(&end(&["a/b"])).await.unwrap();
+        let kept = read_all(&root.path().join("attempts")).unwrap().pop().unwrap();
+        assert_eq!(
+            (kept.session, &*kept.boot_id, &*kept.spec.image),
+            (Session(7), "boot-1", "busybox")
+        );
+        assert_eq!(kept.phase, Phase::Ended(end(&["a/b"])));
+    }
+
+    #[tokio::test]
+    async fn an_end_whose_files_are_not_safe_is_not_recorded() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        record.ended(&end(&["missing"])).await.unwrap_err();
+        assert_eq!(phases(root.path()), "task-1-a1 accepted");
+    }
+
+    #[tokio::test]
+    async fn a_torn_step_has_not_happened_and_the_next_one_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        record.created().await.unwrap();
+        let path = places(root.path(), "task-1-a1").record;
+        let whole = std::fs::read(&path).unwrap();
+        record.ended(&end(&[])).await.unwrap();
+        let ended = std::fs::read(&path).unwrap();
+        for length in whole.len()..ended.len() {
+            std::fs::write(&path, &ended[..length]).unwrap();
+            assert_eq!(phases(root.path()), "task-1-a1 created", "cut at {length}");
+            record.ended(&end(&[])).await.unwrap();
+            assert_eq!(phases(root.path()), "task-1-a1 exit(3) []", "cut at {length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_record_is_moved_aside_and_others_are_read() {
+        let root = tempfile::tempdir().unwrap();
+        accept(root.path(), "task-1-a1").await;
+        accept(root.path(), "task-2-a1").await;
+        accept(root.path(), "task-3-a1").await;
+        let path = |attempt: &str| places(root.path(), attempt).record;
+        let mut bytes = std::fs::read(path("task-1-a1")).unwrap();
+        bytes[FRAME_HEADER_LEN + 3] ^= 1;
+        std::fs::write(path("task-1-a1"), bytes).unwrap();
+        std::fs::rename(path("task-2-a1"), path("task-9-a1")).unwrap();
+        std::fs::write(path("task-4-a1"), "").unwrap();
+        assert_eq!(phases(root.path()), "task-3-a1 accepted");
+        for attempt in ["task-1-a1", "task-9-a1", "task-4-a1"] {
+            assert!(path(attempt).with_extension(DAMAGED_END).exists(), "{attempt}");
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_kept_up_to_their_bound() {
+        let root = tempfile::tempdir().unwrap();
+        for job in 0..=DAMAGED_LEN_MAX {
+            std::fs::write(root.path().join(format!("task-{job}-a1.{RECORD_END}")), "x").unwrap();
+        }
+        assert_eq!(read_all(root.path()).unwrap(), []);
+        assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), DAMAGED_LEN_MAX);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_kept_costs_no_file() {
+        let record = AttemptRecord::unkept();
+        record.created().await.unwrap();
+        record.ended(&end(&["missing"])).await.unwrap();
+    }
+}
