@@ -31,7 +31,7 @@ test: ## Run every test; what is missing is installed, an engine is started and 
 lint: ## Check format, clippy, generated code and the rules of the house
 	@scripts/lint.sh
 
-bench: ## Measure: overhead over bare Docker, tasks per second, latency, restart
+bench: ## Measure: overhead over bare Docker, tasks per second, latency, restart, recovery
 	@scripts/with-docker.sh scripts/bench.sh
 
 chaos: ## Kill, stop and cut off a cluster under load, then judge (MINUTES=10 SEED=…)

@@ -97,10 +97,23 @@ pub(crate) struct Master {
     grpc_port: String,
 }
 
-/// Starts a master over `data_dir` and waits until it serves.
+impl Master {
+    /// Starts a killed master again where its workers look for it.
+    pub(crate) fn start_again(&mut self, binary: &Path, data_dir: &Path) -> Result<()> {
+        let http_port = self.http.rsplit(':').next().context("the address has a port")?;
+        *self = start_master_at(binary, data_dir, &self.grpc_port, http_port)?;
+        Ok(())
+    }
+}
+
+/// Starts a master over `data_dir` on free ports and waits until it serves.
 pub(crate) fn start_master(binary: &Path, data_dir: &Path) -> Result<Master> {
+    start_master_at(binary, data_dir, "0", "0")
+}
+
+fn start_master_at(binary: &Path, data_dir: &Path, grpc: &str, http: &str) -> Result<Master> {
     let mut command = Command::new(binary);
-    command.args(["master", "--no-repl", "--grpc-port", "0", "--http-port", "0", "--data-dir"]);
+    command.args(["master", "--no-repl", "--grpc-port", grpc, "--http-port", http, "--data-dir"]);
     command.arg(data_dir);
     let process = Process::start(&mut command)?;
     let grpc_port = process.wait_for("gRPC server listening on :")?;

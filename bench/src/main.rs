@@ -21,6 +21,10 @@ use clap::{Parser, Subcommand};
 const TASKS: u32 = 100_000;
 /// Connections over which single submits come.
 const CONNECTIONS: u32 = 8;
+/// Tasks that wait while the master is killed.
+const WAITING: u32 = 20_000;
+/// How often it is killed.
+const KILLS: u32 = 5;
 /// Submits of the scenario that measures latency.
 const SUBMITS: u32 = 300;
 /// Containers in each round on the real engine.
@@ -72,6 +76,15 @@ enum Scenario {
         #[arg(long, default_value_t = TASKS)]
         tasks: u32,
     },
+    /// From the start of a master that was killed under load to its first answer and first end.
+    Recovery {
+        /// Tasks that run and wait meanwhile.
+        #[arg(long, default_value_t = WAITING)]
+        tasks: u32,
+        /// How often it is killed.
+        #[arg(long, default_value_t = KILLS)]
+        kills: u32,
+    },
     /// No-op containers on the real engine, against the bare Docker API, in turns.
     Overhead {
         /// Containers in each round.
@@ -99,6 +112,7 @@ fn main() -> Result<()> {
         Scenario::Singles { tasks, connections } => scenario::singles(binary, tasks, connections),
         Scenario::Latency { tasks } => scenario::latency(binary, tasks),
         Scenario::Restart { tasks } => scenario::restart(binary, tasks),
+        Scenario::Recovery { tasks, kills } => scenario::recovery(binary, tasks, kills),
         Scenario::Overhead { containers, at_once, rounds, image } => {
             scenario::overhead(binary, scenario::Load { containers, at_once, rounds, image })
         }
@@ -107,6 +121,7 @@ fn main() -> Result<()> {
             scenario::singles(binary, TASKS, CONNECTIONS)?;
             scenario::latency(binary, SUBMITS)?;
             scenario::restart(binary, TASKS)?;
+            scenario::recovery(binary, WAITING, KILLS)?;
             let (containers, at_once, rounds) = (CONTAINERS, AT_ONCE, ROUNDS);
             let load = scenario::Load { containers, at_once, rounds, image: IMAGE.to_owned() };
             scenario::overhead(binary, load)
