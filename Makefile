@@ -1,6 +1,6 @@
 # The front door: each target is one line into cargo, xtask or a script.
 .DEFAULT_GOAL := help
-.PHONY: help setup proto master worker all sample-task run test lint bench chaos sim clean install
+.PHONY: help setup proto master worker all sample-task run test lint bench chaos sim sim-planted clean install
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,7 +38,10 @@ chaos: ## Kill, stop and cut off a cluster under load, then judge (MINUTES=10 SE
 	@scripts/with-docker.sh scripts/chaos.sh "$(MINUTES)" "$(SEED)"
 
 sim: ## Simulate faults: RUNS=1000 seeds from SEED on (default: the clock)
-	@cargo run --release --locked --package cloudai-sim -- --runs $(or $(RUNS),1000) $(if $(SEED),--seed $(SEED))
+	@scripts/sim.sh --runs $(or $(RUNS),1000) $(if $(SEED),--seed $(SEED))
+
+sim-planted: ## Plant bugs in the simulator: it must find each within 2,000 seeds
+	@scripts/sim.sh --planted --runs 2000 $(if $(SEED),--seed $(SEED))
 
 install: ## Install cloudai, master-node and worker-node (PREFIX=/usr/local)
 	@scripts/install.sh

@@ -149,6 +149,23 @@ impl FaultWhat {
     }
 }
 
+impl FaultWhat {
+    /// The machine that it happens to.
+    pub(crate) const fn worker(self) -> Option<usize> {
+        match self {
+            Self::WorkerDies { worker, .. }
+            | Self::WorkerPauses { worker, .. }
+            | Self::WorkerLeaves { worker, .. }
+            | Self::Cut { worker, .. }
+            | Self::StreamBreaks { worker }
+            | Self::EngineHangs { worker, .. }
+            | Self::EngineLoses { worker } => Some(worker),
+            Self::WallJumps { worker, .. } => worker,
+            Self::MasterDies { .. } | Self::MasterPauses { .. } | Self::StoreFails { .. } => None,
+        }
+    }
+}
+
 macro_rules! classes {
     ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
         /// A kind of fault.

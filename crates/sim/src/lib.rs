@@ -25,8 +25,10 @@ mod queue;
 mod report;
 mod run;
 mod scenario;
+mod shrink;
 mod worker;
 mod world;
 
 pub use plant::Plant;
 pub use run::{Failure, Sum, check_seed, run_many};
+pub use shrink::shrink;

@@ -4,19 +4,21 @@
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use cloudai_sim::{Plant, check_seed, run_many};
+use cloudai_sim::{Plant, run_many, shrink};
 
 struct Wish {
     seed: Option<u64>,
     runs: u64,
     threads: usize,
     plant: Option<Plant>,
+    /// Whether every planted bug is to be found.
+    planted: bool,
 }
 
 fn read_arguments() -> Result<Wish, lexopt::Error> {
     use lexopt::prelude::{Long, ValueExt};
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut wish = Wish { seed: None, runs: 1_000, threads, plant: None };
+    let mut wish = Wish { seed: None, runs: 1_000, threads, plant: None, planted: false };
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
@@ -28,6 +30,7 @@ fn read_arguments() -> Result<Wish, lexopt::Error> {
                 let plant = Plant::find(&name);
                 wish.plant = Some(plant.ok_or_else(|| format!("there is no plant '{name}'"))?);
             }
+            Long("planted") => wish.planted = true,
             _ => return Err(argument.unexpected()),
         }
     }
@@ -46,20 +49,49 @@ fn main() -> ExitCode {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seed = wish.seed.unwrap_or(clock * 1_000_000);
     println!("seed {seed}");
+    let succeeds = if wish.planted { find_planted(seed, &wish) } else { simulate(seed, &wish) };
+    if succeeds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the seeds; false when one of them fails.
+fn simulate(seed: u64, wish: &Wish) -> bool {
     let began = Instant::now();
     let sum = run_many(seed, wish.runs, wish.threads, wish.plant);
     let seconds = began.elapsed().as_secs_f64();
     print!("{sum}");
-    println!("{:.1} s, {:.1} runs/s", seconds, sum.runs as f64 / seconds);
+    println!("{seconds:.1} s, {:.1} runs/s on {} threads", sum.runs as f64 / seconds, wish.threads);
     let Some(failure) = sum.failure else {
         println!("no failure");
-        return ExitCode::SUCCESS;
+        return true;
     };
     println!("FAILED: seed {}: {}", failure.seed, failure.why);
-    if let Err(failure) = check_seed(failure.seed, wish.plant) {
-        for line in failure.history {
-            println!("{line}");
+    println!("repeat: make sim SEED={} RUNS=1", failure.seed);
+    match shrink(failure.seed, wish.plant) {
+        Some(shortest) => {
+            println!("the shortest history that was found:");
+            for line in shortest.history {
+                println!("{line}");
+            }
         }
+        None => println!("alone, it does not fail"),
     }
-    ExitCode::FAILURE
+    false
+}
+
+/// Plants one bug after the other; false when one of them is not found within the seeds.
+fn find_planted(seed: u64, wish: &Wish) -> bool {
+    let mut all = true;
+    for plant in Plant::ALL {
+        let sum = run_many(seed, wish.runs, wish.threads, Some(plant));
+        all &= sum.failure.is_some();
+        let words = sum.failure.map_or_else(
+            || format!("NOT FOUND within {} seeds", wish.runs),
+            |failure| {
+                let count = failure.seed.wrapping_sub(seed) + 1;
+                format!("found by seed {count}: {}", failure.why)
+            },
+        );
+        println!("{:<24}{words}", plant.name());
+    }
+    all
 }

@@ -219,11 +219,10 @@ impl World {
         if process.pending.is_some() {
             return;
         }
-        let is_lost = self.plant == Some(Plant::LostAlarm);
-        let is_due = !is_lost && deadline_ms.is_some_and(|at_ms| at_ms <= now_ms);
+        let is_due = deadline_ms.is_some_and(|at_ms| at_ms <= now_ms);
         if is_due || !process.inbox.is_empty() {
             self.turn();
-        } else if let Some(at_ms) = deadline_ms.filter(|_| !is_lost) {
+        } else if let Some(at_ms) = deadline_ms {
             self.wake_master(at_ms);
         }
     }

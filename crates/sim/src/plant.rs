@@ -10,8 +10,6 @@ pub enum Plant {
     NoFence,
     /// A plan that is wanted is now and then not made.
     LostWakeUp,
-    /// The alarms of the core are never waited for.
-    LostAlarm,
     /// The worker does not look at its leases.
     LeaseIgnored,
     /// The worker's lease counts from when the acknowledgement came, not from when the report left.
@@ -34,11 +32,10 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
-        Self::LostAlarm,
         Self::LeaseIgnored,
         Self::LeaseFromAnswer,
         Self::ForgetBeforeCommit,
@@ -56,7 +53,6 @@ impl Plant {
             Self::EffectsBeforeCommit => "effects-before-commit",
             Self::NoFence => "no-fence",
             Self::LostWakeUp => "lost-wake-up",
-            Self::LostAlarm => "lost-alarm",
             Self::LeaseIgnored => "lease-ignored",
             Self::LeaseFromAnswer => "lease-from-answer",
             Self::ForgetBeforeCommit => "forget-before-commit",

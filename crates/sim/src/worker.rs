@@ -252,7 +252,8 @@ impl World {
         process.is_sending |= sends;
         let deadline = process.ledger.next_deadline();
         let tick_at_ms = deadline.map(|at| it.plan.clock.true_ms(at).max(now_ms));
-        let ticks = tick_at_ms.is_some() && tick_at_ms != process.tick_at_ms;
+        let looks = self.plant != Some(Plant::LeaseIgnored);
+        let ticks = looks && tick_at_ms.is_some() && tick_at_ms != process.tick_at_ms;
         if ticks {
             process.tick_at_ms = tick_at_ms;
         }
@@ -269,12 +270,7 @@ impl World {
         if let Some(process) = self.workers[worker].process.as_mut() {
             process.tick_at_ms = None;
         }
-        if self.plant != Some(Plant::LeaseIgnored) {
-            self.step_ledger(worker, Input::Tick);
-        } else if let Some(process) = self.workers[worker].process.as_mut() {
-            // Planned for ever, so that nothing wakes it.
-            process.tick_at_ms = process.ledger.next_deadline().map(|_| u64::MAX);
-        }
+        self.step_ledger(worker, Input::Tick);
     }
 
     fn connect(&mut self, worker: usize) {
