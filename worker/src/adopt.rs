@@ -156,3 +156,38 @@ fn tell(resumed: &[Resumed], left: usize) {
         tracing::info!("Removing {left} containers that an earlier process left");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cloudai_model::Timestamp;
+
+    use super::*;
+
+    fn told(phase: &Phase, rebooted: bool) -> String {
+        match decide(phase, None, rebooted) {
+            (How::Run(begin), None) => format!("{begin:?}"),
+            (How::Deliver(ended), None) => ended.outcome.cause.to_string(),
+            (_, Some(_)) => panic!("a container came of nothing"),
+        }
+    }
+
+    #[test]
+    fn without_its_container_only_what_surely_never_had_one_is_started() {
+        let ended = Phase::Ended(Ended {
+            outcome: Outcome::new(Cause::Exit(3), ""),
+            started_at: Some(Timestamp(1)),
+            at: Timestamp(2),
+            files: Vec::new(),
+        });
+        for (phase, rebooted, want) in [
+            (&Phase::Accepted, false, "Again"),
+            (&Phase::Accepted, true, "infra"),
+            (&Phase::Created, false, "infra"),
+            (&Phase::Created, true, "infra"),
+            (&ended, false, "exit(3)"),
+            (&ended, true, "exit(3)"),
+        ] {
+            assert_eq!(told(phase, rebooted), want, "{phase:?} {rebooted}");
+        }
+    }
+}
