@@ -1,7 +1,7 @@
-//! Whether this worker is well: the engine answers, and its folder can be written to, on a disk with
-//! room. A worker that is not says why, gets no new work meanwhile, and goes on with what it has. It
-//! must never decide about an attempt, and never need a hand to become well again. Read next:
-//! `session.rs`, which tells the master.
+//! Whether this worker is well: the engine answers, and its folder can be written to, on a disk
+//! with room. A worker that is not says why, gets no new work meanwhile, and goes on with what it
+//! has. It must never decide about an attempt, and never need a hand to become well again. Read
+//! next: `session.rs`, which tells the master.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

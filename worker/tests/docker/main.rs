@@ -453,7 +453,7 @@ async fn an_engine_says_who_it_is_and_an_unreachable_one_what_to_do() {
     assert!(refused.to_string().contains("nothing listens there; start dockerd"), "{refused}");
     settings.host = Some("ftp://x".into());
     let unknown = DockerExecutor::connect(settings).await.unwrap_err();
-    assert!(matches!(unknown, ExecutorError::Unreachable { .. }), "{unknown}");
+    assert!(matches!(unknown, ExecutorError::Unusable { .. }), "{unknown}");
 }
 
 #[tokio::test]
