@@ -3,7 +3,7 @@
 //! `tests/c_crash_points.rs`; the points themselves are `failpoint!` in the sources of master and
 //! worker.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -34,7 +34,7 @@ pub enum Workload {
     BeforeItsWorker,
     /// The same, tried once more after it failed.
     TriedAgain,
-    /// A task whose registry takes the call and is silent until the fault is over; then it is gone.
+    /// A task whose registry takes the call and is silent, cancelled when the fault is over.
     SilentRegistry,
     /// A task that sleeps, cancelled while it runs.
     CancelledRunning,
@@ -103,6 +103,7 @@ impl Workload {
         match self {
             Self::CancelledRunning => Some("running"),
             Self::CancelledWaiting => Some("queued"),
+            Self::SilentRegistry => Some("assigned"),
             _ => None,
         }
     }
@@ -111,22 +112,23 @@ impl Workload {
 struct Run {
     cluster: Cluster,
     /// Takes calls and never answers.
-    registry: Option<TcpListener>,
+    _registry: TcpListener,
     request: Value,
     worker: Option<Worker>,
-    /// The point that no process has reached yet.
-    armed: Option<&'static str>,
+    /// The points that no process has reached yet, in order.
+    armed: VecDeque<&'static str>,
 }
 
-/// Does the work once, with a death at this point, and gives what is seen in the end. Panics when
-/// the point is never reached, or when anything is left over.
+/// Does the work once, with a death at this point (or at several, one after the other, with a space
+/// between them), and gives what is seen in the end. Panics when a point is never reached, or when
+/// anything is left over.
 pub fn run(workload: Workload, point: Option<&'static str>) -> Seen {
     let watch = Watch::start();
     let cluster = Cluster::prepare(Console::Service, &[]);
     let registry = TcpListener::bind("127.0.0.1:0").expect("a port is free");
     let request = workload.request(&registry);
-    let registry = Some(registry);
-    let mut run = Run { cluster, registry, request, worker: None, armed: point };
+    let armed = point.into_iter().flat_map(|points| points.split(' ')).collect();
+    let mut run = Run { cluster, _registry: registry, request, worker: None, armed };
     run.start_master();
     if workload != Workload::BeforeItsWorker {
         run.start_worker();
@@ -143,18 +145,13 @@ pub fn run(workload: Workload, point: Option<&'static str>) -> Seen {
         run.persist(status, |cluster| {
             (cluster.try_get(&format!("/tasks/{task}"))?.body["status"] == status).then_some(())
         });
+        if workload == Workload::SilentRegistry {
+            run.wait_reached();
+        }
         run.persist("the cancel is answered", |cluster| {
             let answer = cluster.try_post(&format!("/tasks/{task}/cancel"), &Value::Null)?;
             (answer.status == 200).then_some(())
         });
-    }
-    if workload == Workload::SilentRegistry {
-        run.persist("the task is placed", |cluster| {
-            let detail = cluster.try_get(&format!("/tasks/{task}"))?.body;
-            (detail["status"] == "assigned").then_some(())
-        });
-        run.wait_reached();
-        run.registry = None;
     }
     let wait = format!("/tasks/{task}?wait_ms=300");
     run.persist("the task ends", |cluster| {
@@ -168,7 +165,7 @@ pub fn run(workload: Workload, point: Option<&'static str>) -> Seen {
 
 impl Run {
     fn armed_for(&self, process: &str) -> Option<&'static str> {
-        self.armed.filter(|point| point.starts_with(process))
+        self.armed.iter().copied().find(|point| point.starts_with(process))
     }
 
     fn start_master(&mut self) {
@@ -203,7 +200,7 @@ impl Run {
     fn disarm(&mut self, process: &str, code: i32) {
         let point = self.armed_for(process);
         assert!(point.is_some() && code == KILLED, "{process} ended with {code} by itself");
-        self.armed = None;
+        self.armed.retain(|armed| Some(*armed) != point);
     }
 
     /// As a client that does not give up: asks again until it has an answer.
@@ -217,7 +214,7 @@ impl Run {
     fn wait_reached(&mut self) {
         until(&format!("{:?} is reached", self.armed), || {
             self.revive();
-            self.armed.is_none().then_some(())
+            self.armed.is_empty().then_some(())
         });
     }
 

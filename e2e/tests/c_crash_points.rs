@@ -73,6 +73,65 @@ const MASTER: &[(&str, Workload)] = &[
     ("master.fresh_cancelled.after_commit", CancelledWaiting),
 ];
 
+/// Every point of the worker, in the order of a task's life. Where a second point follows, the next
+/// process dies there.
+const WORKER: &[(&str, Workload)] = &[
+    ("worker.hello.before_send", Plain),
+    ("worker.welcome.received", Plain),
+    ("worker.assign.received", Plain),
+    ("worker.accepted.before_record", Plain),
+    ("worker.accepted.after_record", Plain),
+    ("worker.image.pulling", SilentRegistry),
+    ("worker.create.before", Plain),
+    ("worker.create.after", Plain),
+    ("worker.create.recorded", Plain),
+    ("worker.start.before", Plain),
+    ("worker.start.after", Plain),
+    ("worker.wait.begun", Plain),
+    ("worker.log.before_part", Plain),
+    ("worker.log.after_part", Plain),
+    ("worker.log.before_part:2", Plain),
+    ("worker.log.after_part:2", Plain),
+    ("worker.wait.ended", Plain),
+    ("worker.files.before_gather", Plain),
+    ("worker.ended.before_record", Plain),
+    ("worker.ended.after_record", Plain),
+    ("worker.container.removed", Plain),
+    ("worker.run.ended", Plain),
+    ("worker.log.before_sync", Plain),
+    ("worker.upload.before_chunk", Plain),
+    ("worker.upload.after_chunk", Plain),
+    ("worker.upload.before_chunk:2", Plain),
+    ("worker.upload.taken", Plain),
+    ("worker.delivered.before_report", Plain),
+    ("worker.report_ended.after_send", Plain),
+    ("worker.forget.received", Plain),
+    ("worker.forget.before_removal", Plain),
+    ("worker.forget.after_removal", Plain),
+    ("worker.start.after", TriedAgain),
+    ("worker.ended.after_record", TriedAgain),
+    ("worker.stop.received", CancelledRunning),
+    ("worker.stop.requested", CancelledRunning),
+    ("worker.ended.before_record", CancelledRunning),
+    ("worker.ended.after_record", CancelledRunning),
+    ("worker.accepted.after_record worker.adopt.found", Plain),
+    ("worker.start.after worker.adopt.found", Plain),
+    ("worker.start.after worker.hello.before_send", Plain),
+    ("worker.start.after worker.welcome.received", Plain),
+    ("worker.start.after worker.rejoin.begun", Plain),
+    ("worker.start.after worker.rejoin.ended", Plain),
+    ("worker.log.after_part worker.log.after_part", Plain),
+    ("worker.ended.after_record worker.upload.after_chunk", Plain),
+    ("worker.start.after master.adopted.before_commit", Plain),
+    ("worker.start.after master.adopted.after_commit", Plain),
+    ("worker.ended.after_record master.finished.after_commit", Plain),
+];
+
+#[test]
+fn c4_worker_killed_at_every_point() {
+    check_all(WORKER);
+}
+
 #[test]
 fn c1_master_killed_at_every_point() {
     check_all(MASTER);
@@ -96,7 +155,7 @@ fn c0_the_work_without_a_fault() {
     assert_eq!(seen.containers, [(1, Vec::new(), vec![7]), (1, Vec::new(), vec![7])]);
 
     for (workload, status, cause, containers) in [
-        (SilentRegistry, "failed", "image", 0),
+        (SilentRegistry, "cancelled", "cancelled", 0),
         (CancelledRunning, "cancelled", "cancelled", 1),
         (CancelledWaiting, "cancelled", "cancelled", 0),
     ] {
@@ -114,8 +173,9 @@ fn c0_every_point_of_the_sources_is_tried() {
     for folder in ["master/src", "worker/src"] {
         collect_points(&root().join(folder), &mut sources);
     }
-    let name = |(point, _): &(&'static str, Workload)| point.split(':').next().unwrap().to_owned();
-    let tried: BTreeSet<String> = MASTER.iter().map(name).collect();
+    let points = MASTER.iter().chain(WORKER).flat_map(|(points, _)| points.split(' '));
+    let tried: BTreeSet<String> =
+        points.map(|point| point.split(':').next().unwrap().to_owned()).collect();
     assert_eq!(sources, tried);
 }
 

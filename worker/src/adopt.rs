@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use cloudai_failpoint::failpoint;
 use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat};
 use cloudai_worker_core::Restored;
 use futures_util::StreamExt;
@@ -72,6 +73,7 @@ pub(crate) async fn take_up(
     let records = dirs.read_records()?;
     dirs.clean(&records.iter().map(|kept| kept.attempt).collect())?;
     let (mut containers, mut left) = sort(executor.find(config.once).await?);
+    failpoint!("worker.adopt.found");
     let mut goes_on = Vec::new();
     for kept in records {
         let found = containers.remove(&kept.attempt);

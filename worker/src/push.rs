@@ -5,6 +5,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cloudai_failpoint::failpoint;
 use cloudai_model::AttemptId;
 use cloudai_proto::cluster::{LogPart, LogStored};
 use tokio::sync::mpsc;
@@ -76,6 +77,7 @@ async fn push_stream(
         match spool.wait_beyond(*stored).await {
             LogLength::Final(length) if length <= *stored => {
                 drop(parts);
+                failpoint!("worker.log.before_sync");
                 return wait_until_synced(answers, length).await;
             }
             LogLength::Open(_) | LogLength::Final(_) => {}
@@ -88,6 +90,7 @@ async fn push_stream(
             data,
         };
         let gone = |_| Broken::Call(Status::unavailable("the master ended the call"));
+        failpoint!("worker.log.before_part");
         parts.send(part).await.map_err(gone)?;
         // The call is made with its first part already on the way: the master may answer only then.
         if let Some(receiver) = receiver.take() {
@@ -100,6 +103,7 @@ async fn push_stream(
         };
         let ended = || Broken::Call(Status::unavailable("the master ended the call"));
         *stored = answer.ok_or_else(ended)?.stored;
+        failpoint!("worker.log.after_part");
     }
 }
 

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cloudai_failpoint::failpoint;
 use cloudai_model::{AttemptId, Cause, Outcome, Session, TaskSpec, Timestamp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -230,6 +231,7 @@ async fn live(
         };
         let run = execute_kept(&context, assignment, channels, begin);
         let (ended, ()) = tokio::join!(run, forward(attempt, progress, &events));
+        failpoint!("worker.run.ended");
         tell(RunWhat::Ended(ended.outcome, ended.at)).await;
         ended.files
     };
@@ -258,7 +260,9 @@ async fn live(
     context.live.remove(&task_id);
     // Without the master's word, the next process delivers it again.
     if drop.is_cancelled() {
+        failpoint!("worker.forget.before_removal");
         context.dirs.remove(attempt).await;
+        failpoint!("worker.forget.after_removal");
     }
 }
 
@@ -296,11 +300,13 @@ async fn execute_kept(
 ) -> Ended {
     if matches!(begin, Begin::New) {
         let Assignment { attempt, session, spec } = assignment.clone();
+        failpoint!("worker.accepted.before_record");
         let kept = channels.record.accepted(attempt, session, &context.boot_id, spec).await;
         if let Err(error) = kept {
             let why = format!("the worker cannot keep its record: {error}");
             return Ended::unstarted(Outcome::new(Cause::Infra, why));
         }
+        failpoint!("worker.accepted.after_record");
     }
     execute(&context.executor, assignment, channels, begin).await
 }

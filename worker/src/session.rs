@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
+use cloudai_failpoint::{ENABLED, failpoint};
 use cloudai_model::{
     AttemptId, AttemptReport, Cause, Monotonic, Outcome, ReportWhat, TaskSpec, limits,
 };
@@ -230,6 +231,7 @@ impl SessionLoop {
         let degraded = self.health.degraded.borrow_and_update().clone();
         let session = self.ledger.session();
         let hello = Hello { session, held, degraded, ..self.identity.hello.clone() };
+        failpoint!("worker.hello.before_send");
         let opening =
             link::open(self.identity.endpoint.clone(), to_wire::hello(&hello), clock::mono());
         self.connection = Connection::Opening(Box::pin(opening));
@@ -240,6 +242,7 @@ impl SessionLoop {
         self.connection = Connection::Open(Box::new(link));
         self.pauses = uplink::pauses();
         self.context.session.store(session.0, Ordering::Relaxed);
+        failpoint!("worker.welcome.received");
         self.context.welcomed.cancel();
         self.step(Input::Welcomed { session, hello_sent_at });
         tracing::info!("Worker registered successfully");
@@ -314,15 +317,19 @@ impl SessionLoop {
             self.step(Input::Acknowledged { sequence: orders.acknowledged });
         }
         for attempt in orders.forget {
+            failpoint!("worker.forget.received");
             if self.runs.contains_key(&attempt) {
                 tracing::info!("Task result reported: {}", name(attempt));
             }
             self.step(Input::Forget { attempt });
         }
         for (attempt, reason) in orders.stop {
+            failpoint!("worker.stop.received");
             self.step(Input::Stop { attempt, reason });
+            failpoint!("worker.stop.requested");
         }
         for (attempt, spec) in orders.assign {
+            failpoint!("worker.assign.received");
             self.step(Input::Assign { attempt, spec });
         }
     }
@@ -339,7 +346,10 @@ impl SessionLoop {
                 say_ended(attempt, &outcome);
                 self.step(Input::Ended { attempt, outcome, at });
             }
-            RunWhat::Delivered => self.step(Input::Delivered { attempt }),
+            RunWhat::Delivered => {
+                failpoint!("worker.delivered.before_report");
+                self.step(Input::Delivered { attempt });
+            }
         }
     }
 
@@ -414,6 +424,7 @@ impl SessionLoop {
         if outgoing.full.is_some() {
             tracing::debug!("Heartbeat: {} attempts held, {usage:?}", self.ledger.held_count());
         }
+        let tells_end = ENABLED && outgoing.changes.iter().any(is_end);
         let states = outgoing.changes.into_iter().map(Change::State);
         let report = Report {
             sequence: outgoing.sequence,
@@ -422,6 +433,9 @@ impl SessionLoop {
         };
         // A stream that broke meanwhile says so by its other end, and the next hello has it all.
         let _ = link.up.try_send(to_wire::report(&report));
+        if tells_end {
+            failpoint!("worker.report_ended.after_send");
+        }
     }
 
     /// Stops what runs, says goodbye and leaves nothing behind.
@@ -477,6 +491,10 @@ async fn say_goodbye(link: Link) -> bool {
         tracing::debug!("The master did not end the session in time");
     }
     said
+}
+
+fn is_end(report: &AttemptReport) -> bool {
+    matches!(report.what, ReportWhat::Ended { .. })
 }
 
 async fn sleep_until(deadline: Option<Monotonic>) {

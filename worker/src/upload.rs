@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use cloudai_failpoint::failpoint;
 use cloudai_model::{AttemptId, TaskSpec};
 use cloudai_proto::cluster::FileChunk;
 use tokio::fs::File;
@@ -63,7 +64,10 @@ pub(crate) async fn upload(
             return Err(format!("cannot read the files of {}: {error}", upload.attempt));
         }
         match answer.map(tonic::Response::into_inner) {
-            Ok(ack) if ack.success => return Ok(()),
+            Ok(ack) if ack.success => {
+                failpoint!("worker.upload.taken");
+                return Ok(());
+            }
             Ok(ack) => return Err(format!("the master does not take the files: {}", ack.message)),
             Err(status) if tries.again(&status).await => {}
             Err(status) => {
@@ -105,9 +109,11 @@ async fn send_file(
             if data.len() < CHUNK_BYTES_MAX { vec![] } else { read_chunk(&mut file).await? };
         let is_last_chunk = next.is_empty();
         let chunk = FileChunk { data, is_last_chunk, ..blank.clone() };
+        failpoint!("worker.upload.before_chunk");
         if chunks.send(chunk).await.is_err() {
             return Ok(false);
         }
+        failpoint!("worker.upload.after_chunk");
         if is_last_chunk {
             return Ok(true);
         }

@@ -35,7 +35,7 @@ fn before_commit(event: &Event) {
         Event::CancelRequested { .. } => failpoint!("master.cancel.before_commit"),
         Event::FreshCancelled { .. } => failpoint!("master.fresh_cancelled.before_commit"),
         Event::TaskFinished { .. } => failpoint!("master.finished.before_commit"),
-        Event::AttemptAdopted { .. } => {}
+        Event::AttemptAdopted { .. } => failpoint!("master.adopted.before_commit"),
     }
 }
 
@@ -50,6 +50,6 @@ fn after_commit(event: &Event) {
         Event::CancelRequested { .. } => failpoint!("master.cancel.after_commit"),
         Event::FreshCancelled { .. } => failpoint!("master.fresh_cancelled.after_commit"),
         Event::TaskFinished { .. } => failpoint!("master.finished.after_commit"),
-        Event::AttemptAdopted { .. } => {}
+        Event::AttemptAdopted { .. } => failpoint!("master.adopted.after_commit"),
     }
 }

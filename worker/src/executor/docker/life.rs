@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bollard::models::{ContainerInspectResponse, ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::CreateContainerOptionsBuilder;
+use cloudai_failpoint::failpoint;
 use cloudai_model::{Cause, Outcome, PullPolicy, Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -97,8 +98,11 @@ pub(super) async fn live(
     }
     let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
     tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
+    failpoint!("worker.ended.before_record");
     life.keep(&ended).await;
+    failpoint!("worker.ended.after_record");
     life.remove().await;
+    failpoint!("worker.container.removed");
     ended
 }
 
@@ -148,6 +152,7 @@ impl Life {
         self.record.created().await.map_err(|error| {
             Outcome::new(Cause::Infra, format!("the worker cannot keep its record: {error}"))
         })?;
+        failpoint!("worker.create.recorded");
         Ok((id, permit))
     }
 
@@ -189,7 +194,10 @@ impl Life {
         loop {
             let state = pull.borrow_and_update().clone();
             match state {
-                PullState::Running(words) => self.note(words).await,
+                PullState::Running(words) => {
+                    failpoint!("worker.image.pulling");
+                    self.note(words).await;
+                }
                 PullState::Done(Ok(())) => {
                     self.note(format!("pulled {image}")).await;
                     return Ok(());
@@ -219,9 +227,11 @@ impl Life {
             let name = container::name(&self.assignment, retry);
             tracing::info!(%attempt, "Creating container {name}");
             let options = CreateContainerOptionsBuilder::default().name(&name).build();
+            failpoint!("worker.create.before");
             let created = shared.docker.create_container(Some(options), body.clone());
             match call("create a container", CREATE_DEADLINE, created).await {
                 Ok(created) => {
+                    failpoint!("worker.create.after");
                     self.container = Some(created.id.clone());
                     return Ok((created.id, permit));
                 }
@@ -308,12 +318,14 @@ impl Life {
         let infra = |error: CallError| Outcome::new(Cause::Infra, error.to_string());
         let frames = attach(&docker, id).await.map_err(infra)?;
         tracing::info!(%attempt, "Starting container");
+        failpoint!("worker.start.before");
         self.may_run = true;
         let started = docker.start_container(id, None);
         if let Err(error) = call("start a container", START_DEADLINE, started).await {
             self.check_started(id, error).await?;
         }
         drop(permit);
+        failpoint!("worker.start.after");
         let started_at = clock::wall();
         self.started_at = Some(started_at);
         self.tell(Progress::Started(started_at)).await;
@@ -349,7 +361,9 @@ impl Life {
             end
         };
         let copying = self.log.copy(frames, &ended);
+        failpoint!("worker.wait.begun");
         let (end, ()) = tokio::join!(waiting, copying);
+        failpoint!("worker.wait.ended");
         self.may_run = false;
         end
     }
@@ -370,7 +384,9 @@ impl Life {
             end
         };
         let copying = self.log.follow(&self.shared.docker, id, &ended);
+        failpoint!("worker.rejoin.begun");
         let (end, ()) = tokio::join!(waiting, copying);
+        failpoint!("worker.rejoin.ended");
         self.may_run = false;
         end
     }
@@ -393,6 +409,7 @@ impl Life {
         if self.stop.is_abandoned() {
             return Ok(Ended { outcome, started_at, at, files: Vec::new() });
         }
+        failpoint!("worker.files.before_gather");
         let files = match self.gather(id, &inspected).await {
             Ok(gathered) => {
                 for note in gathered.notes() {
