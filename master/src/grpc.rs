@@ -124,8 +124,13 @@ fn heart_status(error: &HeartError) -> Status {
     }
 }
 
+/// What the disk could not do: it may have room again, but what is beyond a bound stays so.
 fn io_status(error: &std::io::Error) -> Status {
-    Status::unavailable(format!("the master cannot store it: {error}"))
+    let words = format!("the master cannot store it: {error}");
+    match error.kind() {
+        std::io::ErrorKind::FileTooLarge => Status::out_of_range(words),
+        _ => Status::unavailable(words),
+    }
 }
 
 /// A call of the worker's side of the service, which only workers serve.

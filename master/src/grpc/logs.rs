@@ -13,6 +13,8 @@ use tonic::{Status, Streaming};
 
 use super::{Outbound, Services, io_status};
 
+/// Longest part in bytes; our own worker's are half as long.
+const PART_LEN_MAX: usize = 1 << 20;
 /// Most answers that wait for a slow worker.
 const ANSWERS_LEN_MAX: usize = 16;
 
@@ -42,6 +44,10 @@ async fn take_parts(
             let session = (part.session != 0).then_some(Session(part.session));
             services.check_holder(attempt, session).await?;
             current = Some(attempt);
+        }
+        if part.data.len() > PART_LEN_MAX {
+            let words = format!("a part of a log has at most {PART_LEN_MAX} bytes");
+            return Err(Status::invalid_argument(words));
         }
         let files = Arc::clone(&services.files);
         failpoint!("master.log.before_append");

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cloudai_database::{Reader, SqliteStore};
@@ -263,4 +264,95 @@ async fn a_commit_that_fails_anywhere_changes_no_outcome() {
             assert_eq!(store.load().unwrap().numbers.last_job, 1, "{at} {fails:?}");
         }
     }
+}
+
+/// The real store on a disk that can be full.
+struct SmallStore {
+    store: SqliteStore,
+    is_full: Arc<AtomicBool>,
+}
+
+impl Journal for SmallStore {
+    type Error = StoreError;
+
+    fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(StoreError::Full { path: "cloudai.db".into() });
+        }
+        self.store.commit(events)
+    }
+}
+
+impl Store for SmallStore {
+    fn load(&mut self) -> Result<Snapshot, StoreError> {
+        self.store.load()
+    }
+
+    fn find_request(&mut self, id: &RequestId) -> Result<Option<(JobId, JobShape)>, StoreError> {
+        self.store.find_request(id)
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+        self.store.reader()
+    }
+
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+fn submit() -> Command {
+    let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
+    Command::Submit(Submission { spec, shape: JobShape::Single, request: None, known: None })
+}
+
+/// What must come before the deadline.
+async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    let came = tokio::time::timeout(DEADLINE, coming).await;
+    came.unwrap_or_else(|_| panic!("{what} does not come"))
+}
+
+#[tokio::test]
+async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let is_full = Arc::new(AtomicBool::new(false));
+    let store = SqliteStore::open(dir.path()).unwrap();
+    let beating = beat_over(Box::new(SmallStore { store, is_full: Arc::clone(&is_full) }));
+    let heart = &beating.0;
+    let (orders, mut given) = mpsc::channel(LINK_LEN_MAX);
+    let via = orders.downgrade();
+    let link = Link { worker: worker(), kind: WorkerKind::Session, orders };
+    let greeting = hello(None, WorkerKind::Session, "127.0.0.1:1".to_owned());
+    let Answer::Welcome(session) = soon("a welcome", heart.hello(greeting, link)).await.unwrap()
+    else {
+        panic!()
+    };
+    soon("a submit", heart.command(submit())).await.unwrap();
+    let attempt = soon("an assign", given.recv()).await.unwrap().assign[0].0;
+    is_full.store(true, Ordering::SeqCst);
+    let refused = soon("a refusal", heart.command(submit())).await;
+    assert!(matches!(refused, Err(HeartError::StorageFull(_))), "{refused:?}");
+    // The end of a task cannot be stored; that its worker lives needs no storing.
+    let ended = |sequence| {
+        let outcome = Outcome::new(Cause::Exit(0), "");
+        let what = ReportWhat::Ended { started_at: None, outcome, at: Timestamp(1) };
+        let full = FullReport { held: vec![AttemptReport { attempt, what }], degraded: None };
+        let (worker, session, changes) = (worker(), Some(session), Vec::new());
+        Command::Report { worker, session, sequence, changes, full: Some(full) }
+    };
+    for sequence in 1..4 {
+        soon("an answer", heart.report(ended(sequence), via.clone())).await.unwrap();
+        let orders = soon("a number", given.recv()).await.expect("the session stays");
+        assert_eq!((orders.acknowledged, orders.forget.len()), (sequence, 0), "{orders:?}");
+    }
+    let view = soon("a view", heart.view()).await.expect("whoever only looks is answered");
+    assert_eq!(view.workers.len(), 1);
+    is_full.store(false, Ordering::SeqCst);
+    soon("an answer with room", heart.report(ended(4), via)).await.unwrap();
+    let orders = soon("a forget", given.recv()).await.unwrap();
+    assert_eq!((orders.acknowledged, orders.forget), (4, vec![attempt]));
+    soon("a submit with room", heart.command(submit())).await.unwrap();
+    // What waited is planned again by itself.
+    assert_eq!(soon("a plan", given.recv()).await.unwrap().assign.len(), 1);
+    soon("the end", end(beating)).await;
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudai_database::{Store, StoreError};
 use cloudai_master_core::{
-    Answer, Batch, ClusterView, Command, Core, Effect, Input, Settings, Token,
+    Answer, Batch, ClusterView, Command, Core, Effect, Input, Settings, Token, WorkerHello,
 };
 use cloudai_model::{Event, JobId, JobShape, Monotonic, Now, RequestId, WorkerId};
 use cloudai_scheduler::Policy;
@@ -23,6 +23,8 @@ use crate::dispatch::{Dispatch, Link};
 const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// How much later than it wanted a turn may begin before the master has stood still.
 const STALL_MS_MAX: u64 = 5_000;
+/// How long a store that has no room is left alone before time and plans ask it for some again.
+const FULL_PAUSE_MS: u64 = 2_000;
 /// Pause between attempts to read a store that fails.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
@@ -36,6 +38,8 @@ pub(super) struct Heart {
     changes: broadcast::Sender<Change>,
     console: Console,
     last_token: u64,
+    /// Until when the store is taken to have no room.
+    full_until: Option<Monotonic>,
 }
 
 /// Who waits for what in the present turn.
@@ -49,6 +53,8 @@ struct Waiters {
     submitted: HashMap<RequestId, (JobId, JobShape)>,
     views: Vec<Reply<Arc<ClusterView>>>,
     questions: Vec<Message>,
+    /// What can be said again when the store has no room: that a worker lives.
+    signs_of_life: Vec<(Token, Command)>,
     stop: bool,
 }
 
@@ -89,6 +95,7 @@ impl Heart {
             changes,
             console: Console::default(),
             last_token: 0,
+            full_until: None,
         }
     }
 
@@ -117,26 +124,36 @@ impl Heart {
     }
 
     fn next_deadline(&self) -> Option<Monotonic> {
-        [self.core.next_deadline(), self.agent.next_deadline()].into_iter().flatten().min()
+        let due = [self.core.next_deadline(), self.agent.next_deadline()];
+        self.full_until.or_else(|| due.into_iter().flatten().min())
     }
 
     /// Takes everything that came in; true when it was told to stop.
     fn turn(&mut self, messages: impl Iterator<Item = Message>) -> bool {
         let now = clock::now();
         self.look_for_stall(now);
-        let mut batch = self.core.step(now, Input { from: None, command: Command::Tick });
+        let is_full = self.full_until.is_some_and(|until| now.mono < until);
+        let mut batch = Batch::default();
+        if !is_full {
+            batch = self.core.step(now, Input { from: None, command: Command::Tick });
+        }
         let mut waiters = Waiters::default();
         for message in messages {
             self.take(now, message, &mut batch, &mut waiters);
         }
-        self.plan(now, &mut batch);
+        if !is_full {
+            self.plan(now, &mut batch);
+        }
         let stop = waiters.stop;
         match batch.commit(&mut Watched(self.store.as_mut())) {
             Ok(effects) => {
+                if !is_full && self.full_until.take().is_some() {
+                    tracing::info!("The store has room again");
+                }
                 self.release(effects, &mut waiters);
                 self.answer_questions(now, &mut waiters);
             }
-            Err(error) => self.start_over(&error, waiters),
+            Err(error) => self.start_over(now, &error, waiters),
         }
         stop
     }
@@ -164,7 +181,9 @@ impl Heart {
                     waiters.hellos.insert(hello.id.clone());
                 }
                 let by_agent = matches!(command, Command::Propose(_));
+                let sign = link.is_some().then(|| sign_of_life(&command)).flatten();
                 let decided = self.step(now, command, (reply, link), waiters);
+                waiters.signs_of_life.extend(sign.map(|sign| (Token(self.last_token), sign)));
                 if by_agent && !decided.events().is_empty() {
                     self.agent.was_useful(now.mono);
                 }
@@ -177,7 +196,9 @@ impl Heart {
                     drop(reply.send(Err(HeartError::Replaced)));
                     return;
                 }
+                let sign = sign_of_life(&report);
                 batch.append(self.step(now, report, (Some(reply), None), waiters));
+                waiters.signs_of_life.extend(sign.map(|sign| (Token(self.last_token), sign)));
             }
             Message::Attach(session, link) => self.dispatch.attach(session, link),
             Message::View(reply) => waiters.views.push(reply),
@@ -292,11 +313,48 @@ impl Heart {
         }
     }
 
-    /// The store did not keep the turn: nothing of it happened. Waits here, without taking
-    /// commands, until the store can be read again.
-    fn start_over(&mut self, error: &StoreError, waiters: Waiters) {
+    /// The store did not keep the turn: nothing of it happened.
+    fn start_over(&mut self, now: Now, error: &StoreError, mut waiters: Waiters) {
+        if matches!(error, StoreError::Full { .. }) {
+            self.go_on_without_room(now, error, &mut waiters);
+            waiters.refuse(&HeartError::of_store(error));
+            return;
+        }
         tracing::error!("{}", describe(error));
         waiters.refuse(&HeartError::of_store(error));
+        self.reload();
+        // Every worker says hello again and tells what it holds.
+        self.dispatch.disconnect_sessions();
+    }
+
+    /// A store without room can be read, and what it holds is true. The sessions stay: what is
+    /// heard of the workers keeps their leases alive, so that what runs goes on, and what they had
+    /// to say comes again with their next full reports. Whoever only looks is answered.
+    fn go_on_without_room(&mut self, now: Now, error: &StoreError, waiters: &mut Waiters) {
+        if self.full_until.is_none() {
+            tracing::error!("{}", describe(error));
+        }
+        self.reload();
+        self.full_until = Some(clock::now().mono.plus_ms(FULL_PAUSE_MS));
+        let mut batch = Batch::default();
+        for (from, command) in std::mem::take(&mut waiters.signs_of_life) {
+            batch.append(self.core.step(now, Input { from: Some(from), command }));
+        }
+        match batch.commit(&mut Watched(self.store.as_mut())) {
+            Ok(effects) => {
+                self.release(effects, waiters);
+                self.answer_questions(now, waiters);
+            }
+            Err(error) => {
+                tracing::error!("{}", describe(&error));
+                self.reload();
+                self.dispatch.disconnect_sessions();
+            }
+        }
+    }
+
+    /// Makes the core anew. Waits here, without taking commands, until the store can be read.
+    fn reload(&mut self) {
         loop {
             let restored = self.store.load().map_err(|error| describe(&error)).and_then(|loaded| {
                 Core::restore(loaded, self.settings, clock::now()).map_err(|error| describe(&error))
@@ -304,14 +362,37 @@ impl Heart {
             match restored {
                 Ok(core) => {
                     self.core = core;
-                    // Every worker says hello again and tells what it holds.
-                    self.dispatch.disconnect_sessions();
                     return;
                 }
                 Err(error) => tracing::error!("cannot load the store again: {error}"),
             }
             std::thread::sleep(RELOAD_PAUSE);
         }
+    }
+}
+
+/// What is left of a worker's message when nothing of it can be stored: that it lives. The number
+/// of a report is given back, which renews its leases; what it said comes again with the next full
+/// report.
+fn sign_of_life(command: &Command) -> Option<Command> {
+    match command {
+        Command::Report { worker, session: Some(session), sequence: sequence @ 1.., .. } => {
+            let (worker, session) = (worker.clone(), Some(*session));
+            let (sequence, changes, full) = (*sequence, Vec::new(), None);
+            Some(Command::Report { worker, session, sequence, changes, full })
+        }
+        Command::Hello(hello) if hello.session.is_some() => Some(Command::Hello(WorkerHello {
+            id: hello.id.clone(),
+            session: hello.session,
+            kind: hello.kind,
+            address: hello.address.clone(),
+            capacity: hello.capacity,
+            volumes: hello.volumes.clone(),
+            version: hello.version.clone(),
+            held: None,
+            degraded: hello.degraded.clone(),
+        })),
+        _ => None,
     }
 }
 
