@@ -12,6 +12,7 @@ mod binary;
 pub mod chaos;
 mod cluster;
 pub mod crash;
+pub mod disk;
 pub mod engine;
 pub mod fake_engine;
 mod gate;

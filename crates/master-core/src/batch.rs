@@ -86,7 +86,8 @@ pub enum Order {
         /// Which.
         attempt: AttemptId,
     },
-    /// The report of this number is stored; leases run anew from when it was sent.
+    /// The report of this number was heard; leases run anew from when it was sent. What the store
+    /// had no room for comes again with the next full report.
     Acknowledge {
         /// The report's number.
         sequence: u64,
