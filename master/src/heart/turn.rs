@@ -331,11 +331,14 @@ impl Heart {
     /// heard of the workers keeps their leases alive, so that what runs goes on, and what they had
     /// to say comes again with their next full reports. Whoever only looks is answered.
     fn go_on_without_room(&mut self, now: Now, error: &StoreError, waiters: &mut Waiters) {
+        let mut pause_ms = FULL_PAUSE_MS;
         if self.full_until.is_none() {
             tracing::error!("{}", describe(error));
+            // The first time may be the last: it is asked again at once.
+            pause_ms = 0;
         }
         self.reload();
-        self.full_until = Some(clock::now().mono.plus_ms(FULL_PAUSE_MS));
+        self.full_until = Some(clock::now().mono.plus_ms(pause_ms));
         let mut batch = Batch::default();
         for (from, command) in std::mem::take(&mut waiters.signs_of_life) {
             batch.append(self.core.step(now, Input { from: Some(from), command }));
