@@ -244,13 +244,8 @@ impl Life {
                     drop(permit);
                     (retry, pending) = self.make_way(&name, retry, pending).await;
                 }
-                Err(error) => {
-                    if error.status().is_none() {
-                        let (docker, settings) = (shared.docker.clone(), shared.settings.clone());
-                        tokio::spawn(remove::watch_strays(docker, settings, attempt));
-                    }
-                    return Err(self.not_created(&error));
-                }
+                // What a lost answer may have left behind, `leftovers.rs` finds.
+                Err(error) => return Err(self.not_created(&error)),
             }
         }
     }

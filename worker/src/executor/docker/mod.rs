@@ -22,6 +22,7 @@ mod engine;
 mod find;
 mod gpu;
 mod image;
+mod leftovers;
 mod life;
 mod log;
 mod output;
@@ -36,7 +37,7 @@ use std::time::Duration;
 use bollard::Docker;
 use cloudai_model::{Cause, Outcome, WorkerId};
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use self::connect::Features;
@@ -44,6 +45,7 @@ pub use self::find::Found;
 use self::gpu::Gpus;
 pub use self::image::PULL_STALL_DEFAULT;
 use self::image::Pulls;
+use self::leftovers::Leftovers;
 use super::{Assignment, Ended, Engine, ExecutorError, RunChannels};
 
 /// Where a task leaves the files that are its result.
@@ -134,6 +136,8 @@ struct Shared {
     lives: TaskTracker,
     /// Rung when an attempt ended by a fault that may be the engine's.
     suspicion: Notify,
+    leftovers: Arc<Leftovers>,
+    _tending: DropGuard,
 }
 
 impl DockerExecutor {
@@ -143,7 +147,12 @@ impl DockerExecutor {
         let (docker, features) = connect::connect(settings.host.as_deref()).await?;
         settings.docker_config_dir = credentials::config_dir(settings.docker_config_dir);
         let starts = settings.starts_at_once_max.clamp(1, Semaphore::MAX_PERMITS);
+        let (leftovers, stop) = (Arc::<Leftovers>::default(), CancellationToken::new());
+        let tending = leftovers::tend(docker.clone(), settings.clone(), Arc::clone(&leftovers));
+        tokio::spawn(stop.clone().run_until_cancelled_owned(tending));
         let shared = Shared {
+            leftovers,
+            _tending: stop.drop_guard(),
             docker,
             starts: Arc::new(Semaphore::new(starts)),
             pulls: Arc::new(Pulls::new(settings.pull_stall)),
@@ -203,7 +212,10 @@ impl DockerExecutor {
         let _abandon = abandoned.clone().drop_guard();
         let attempt = assignment.attempt;
         let life = life::live(Arc::clone(&self.shared), assignment, channels, begin, abandoned);
-        match self.shared.lives.spawn(life).await {
+        self.shared.leftovers.begin(attempt);
+        let lived = self.shared.lives.spawn(life).await;
+        self.shared.leftovers.end(attempt);
+        match lived {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%attempt, "The life of a container failed: {error}");

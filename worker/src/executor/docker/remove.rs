@@ -13,11 +13,6 @@ use super::DockerSettings;
 use super::container::{LABEL_ATTEMPT, LABEL_INSTANCE, LABEL_WORKER};
 use super::engine::{CallError, READ_DEADLINE, REMOVE_DEADLINE, call};
 
-/// When a container is looked for that a create without an answer may have left: after 0.5 s, and
-/// then ever more rarely, for about ten minutes.
-const STRAY_PAUSE_MIN: Duration = Duration::from_millis(500);
-const STRAY_PAUSE_MAX: Duration = Duration::from_mins(2);
-const STRAY_LOOKS_MAX: usize = 12;
 /// How often a removal is tried again, with 0.2 to 5 s between.
 const REMOVE_RETRIES_MAX: usize = 6;
 const REMOVE_PAUSE_MIN: Duration = Duration::from_millis(200);
@@ -30,7 +25,7 @@ pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), CallError> {
     (|| remove_once(docker, id)).retry(pauses().with_max_times(REMOVE_RETRIES_MAX)).await
 }
 
-async fn remove_once(docker: &Docker, id: &str) -> Result<(), CallError> {
+pub(super) async fn remove_once(docker: &Docker, id: &str) -> Result<(), CallError> {
     let options = RemoveContainerOptionsBuilder::default().v(true).force(true).build();
     let removed = docker.remove_container(id, Some(options));
     match call("remove a container", REMOVE_DEADLINE, removed).await {
@@ -75,19 +70,6 @@ pub(super) async fn list(
     let listed = docker.list_containers(Some(options));
     let containers = call("list containers", READ_DEADLINE, listed).await?;
     Ok(containers.into_iter().filter_map(|container| container.id).collect())
-}
-
-/// Removes what a create without an answer may have left, also what the engine makes of it only
-/// later: it is looked for again and again, more and more rarely. Such a container never started.
-pub(super) async fn watch_strays(docker: Docker, settings: DockerSettings, attempt: AttemptId) {
-    let pauses = ExponentialBuilder::default()
-        .with_min_delay(STRAY_PAUSE_MIN)
-        .with_max_delay(STRAY_PAUSE_MAX)
-        .with_max_times(STRAY_LOOKS_MAX);
-    for pause in pauses.build() {
-        tokio::time::sleep(pause).await;
-        remove_strays(&docker, &settings, &attempt).await;
-    }
 }
 
 /// Removes what there is of an attempt.
