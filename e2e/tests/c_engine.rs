@@ -190,13 +190,11 @@ fn c9_a_container_taken_away_by_hand_costs_an_attempt() {
     rig.check_clean();
 }
 
-/// Submits a task in whose life one call fails once.
-fn begin_case(rig: &Rig, (call, fault): (Call, Fault)) -> String {
-    // The fault has to be there before the task is: there is no other client, so that its number is
-    // known.
-    let next = rig.cluster.get("/tasks").body["total"].as_u64().unwrap() + 1;
+/// Submits a task in whose life one call fails once. The fault has to be there before the task is:
+/// there is no other client, so that its number is known.
+fn begin_case(rig: &Rig, next: usize, (call, fault): (Call, Fault)) -> String {
     rig.engine.once(call, &format!("task-{next}-a1"), fault);
-    let task = rig.submit(if call == Call::Kill { "say x hold" } else { "say x sleep 20 exit 5" });
+    let task = rig.submit(if call == Call::Kill { "say x hold" } else { "say x sleep 20" });
     assert_eq!(task, format!("task-{next}"));
     task
 }
@@ -212,7 +210,7 @@ fn end_case(rig: &Rig, task: &str, (call, fault): (Call, Fault)) {
         assert_eq!(detail["status"], "cancelled", "{what}");
         return;
     }
-    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 5}), "{what}");
+    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 0}), "{what}");
     let causes = causes(&detail);
     assert!(causes == ["exit"] || causes == ["infra", "exit"], "{what}");
     assert_eq!(rig.cluster.log_of(task, causes.len() as u64, "stdout"), "x\n", "{what}");
@@ -236,9 +234,10 @@ fn c9_each_call_that_fails_once_costs_at_most_an_attempt() {
     rig.engine.set_pull(FAKE_IMAGE, Pull::Works);
     let cases = calls.iter().flat_map(|call| faults.map(|fault| (*call, fault)));
     // A few at a time: a worker on which too many fail in a row is put aside.
-    for cases in cases.collect::<Vec<_>>().chunks(4) {
-        let tasks: Vec<_> = cases.iter().map(|case| begin_case(&rig, *case)).collect();
-        for (task, case) in tasks.iter().zip(cases) {
+    let cases: Vec<_> = (1..).zip(cases).collect();
+    for few in cases.chunks(4) {
+        let tasks: Vec<_> = few.iter().map(|(no, case)| begin_case(&rig, *no, *case)).collect();
+        for (task, (_, case)) in tasks.iter().zip(few) {
             end_case(&rig, task, *case);
         }
     }
@@ -379,9 +378,15 @@ fn c11_a_real_container_that_ignores_sigterm_is_killed_after_its_grace() {
     assert!(engine::containers_with(&worker.label).is_empty(), "{detail:#}");
 }
 
-/// What the tasks of the run with faults at random do.
+/// How the tasks of the run with faults at random end: most of them well, because many failures in a
+/// row put a worker aside.
+fn exit_code(number: u64) -> i32 {
+    i32::from(number.is_multiple_of(10))
+}
+
+/// What they do.
 fn program(number: u64) -> String {
-    format!("say begin sleep {} err end exit {}", number * 37 % 400, number % 3)
+    format!("say begin sleep {} err end exit {}", number * 37 % 400, exit_code(number))
 }
 
 #[test]
@@ -393,7 +398,7 @@ fn c9_an_engine_that_fails_at_random_loses_and_doubles_nothing() {
     rig.engine.set_pull(FAKE_IMAGE, Pull::Works);
     rig.engine.by_chance(seed, 100);
     let tasks: Vec<_> = (0..TASKS).map(|number| (rig.submit(&program(number)), number)).collect();
-    rig.engine.wait_journal("faults", |journal| journal.faults() >= 25);
+    rig.engine.wait_journal("faults", |journal| journal.faults() >= 15);
     rig.engine.heal();
     for (task, number) in &tasks {
         check_outcome(&rig, seed, task, *number);
@@ -413,7 +418,7 @@ fn check_outcome(rig: &Rig, seed: u64, task: &str, number: u64) {
     if *last == "infra" {
         return;
     }
-    let code = i32::try_from(number % 3).unwrap();
+    let code = exit_code(number);
     assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": code}), "{what}");
     let attempt = format!("{task}-a{}", causes.len());
     let really = rig.engine.journal().exits.get(&attempt).copied();
