@@ -378,7 +378,7 @@ fn c11_a_real_container_that_ignores_sigterm_is_killed_after_its_grace() {
     assert!(engine::containers_with(&worker.label).is_empty(), "{detail:#}");
 }
 
-/// How the tasks of the run with faults at random end: most of them well, because many failures in a
+/// How the tasks of the run with faults at random end: most of them well, as many failures in a
 /// row put a worker aside.
 fn exit_code(number: u64) -> i32 {
     i32::from(number.is_multiple_of(10))
