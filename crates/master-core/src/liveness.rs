@@ -44,6 +44,8 @@ pub(crate) struct Missed {
     pub(crate) since: Monotonic,
     /// In how many full reports in a row.
     pub(crate) reports: u8,
+    /// When it was given last.
+    pub(crate) given_at: Monotonic,
 }
 
 /// Moments at which something has to be looked at again.

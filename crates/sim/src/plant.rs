@@ -26,13 +26,15 @@ pub enum Plant {
     RequestForgotten,
     /// A cancel is answered, but does not reach the core.
     CancelDropped,
+    /// A hello that its worker has given up comes after the one that it sent next.
+    LateHello,
     /// The same turn gives another order of events each time.
     Chance,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -44,6 +46,7 @@ impl Plant {
         Self::LostCommit,
         Self::RequestForgotten,
         Self::CancelDropped,
+        Self::LateHello,
         Self::Chance,
     ];
 
@@ -61,6 +64,7 @@ impl Plant {
             Self::LostCommit => "lost-commit",
             Self::RequestForgotten => "request-forgotten",
             Self::CancelDropped => "cancel-dropped",
+            Self::LateHello => "late-hello",
             Self::Chance => "chance",
         }
     }

@@ -33,6 +33,8 @@ pub(crate) struct Worker {
     /// Counts the processes.
     pub(crate) life: u32,
     pub(crate) process: Option<Process>,
+    /// When the process stood still last, and went on again.
+    pub(crate) resumed_at_ms: u64,
     /// What happened while the process stands still.
     stash: Option<Vec<Happening>>,
     random: Rng,
@@ -76,7 +78,7 @@ pub(crate) enum WorkerWhat {
 
 impl Worker {
     pub(crate) fn new(plan: WorkerPlan, random: Rng) -> Self {
-        Self { plan, life: 0, process: None, stash: None, random }
+        Self { plan, life: 0, process: None, resumed_at_ms: 0, stash: None, random }
     }
 
     /// Which process runs.
@@ -127,6 +129,7 @@ impl World {
             return;
         }
         let Some(mut stash) = self.workers[worker].stash.take() else { return };
+        self.workers[worker].resumed_at_ms = self.queue.now_ms();
         self.say_at(worker, format_args!("goes on"));
         let place = self.workers[worker].random.usize(0..=stash.len());
         let what = WorkerWhat::Tick;
@@ -236,6 +239,7 @@ impl World {
             WorkerWhat::Tick => self.on_tick(worker),
             WorkerWhat::Run { attempt, step } => self.on_run(worker, attempt, step),
         }
+        self.judge_claims(worker);
         self.settle_worker(worker);
     }
 

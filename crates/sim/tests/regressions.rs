@@ -15,3 +15,9 @@ fn check(seed: u64) {
 fn seed_1065_a_refused_attempt_was_started_by_an_assign_that_came_late() {
     check(1065);
 }
+
+/// `an_attempt_that_was_just_given_again_is_taken_back_before_it_goes_elsewhere` of master-core.
+#[test]
+fn seed_21293_an_attempt_was_given_up_while_its_last_assign_was_under_way() {
+    check(21293);
+}

@@ -172,10 +172,13 @@ fn take_missing(
     } else if assigned && untaken_ms < bounds::UNTAKEN_MS_MAX {
         let spec = Arc::clone(&core.facts.jobs[&attempt.task.job].spec);
         Core::send(batch, worker, session, Order::Assign { attempt, spec });
+        set_given(core, now, worker, attempt);
     } else if assigned {
-        let message = "its worker does not take it, however often it is given";
-        finish::lose(core, now, attempt, LossCause::Infra, message, batch);
-        // The last assign may be on its way still.
+        // The last assign may be on its way still: it is taken back before the task goes elsewhere.
+        if now.mono.ms_since(missed.given_at) >= bounds::UNTAKEN_QUIET_MS {
+            let message = "its worker does not take it, however often it is given";
+            finish::lose(core, now, attempt, LossCause::Infra, message, batch);
+        }
         let order = Order::Stop { attempt, reason: StopReason::Stale };
         Core::send(batch, worker, session, order);
     } else if missed.reports >= reports_max(core, worker) {
@@ -184,9 +187,16 @@ fn take_missing(
     }
 }
 
+fn set_given(core: &mut Core, now: Now, worker: &WorkerId, attempt: AttemptId) {
+    let liveness = core.liveness.get_mut(worker);
+    if let Some(missed) = liveness.and_then(|liveness| liveness.missed.get_mut(&attempt)) {
+        missed.given_at = now.mono;
+    }
+}
+
 fn count_missed(core: &mut Core, now: Now, worker: &WorkerId, attempt: AttemptId) -> Missed {
     let liveness = core.liveness.entry(worker.clone()).or_default();
-    let first = Missed { since: now.mono, reports: 0 };
+    let first = Missed { since: now.mono, reports: 0, given_at: now.mono };
     let missed = liveness.missed.entry(attempt).or_insert(first);
     missed.reports = missed.reports.saturating_add(1);
     *missed

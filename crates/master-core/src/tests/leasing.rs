@@ -166,7 +166,7 @@ fn an_attempt_that_is_never_taken_goes_elsewhere() {
     world.hello("worker-2", 1);
     let mut passed = 0;
     while world.state("task-1") == "assigned a1 worker-1" {
-        assert!(passed <= bounds::UNTAKEN_MS_MAX, "{passed}");
+        assert!(passed <= bounds::UNTAKEN_MS_MAX + bounds::UNTAKEN_QUIET_MS, "{passed}");
         world.pass(5_000);
         passed += 5_000;
         world.full("worker-1", 1, Vec::new());
@@ -174,6 +174,27 @@ fn an_attempt_that_is_never_taken_goes_elsewhere() {
     }
     assert_eq!(world.state("task-1"), "queued a2");
     assert!(passed > bounds::UNTAKEN_MS_MAX, "{passed}");
+}
+
+#[test]
+fn an_attempt_that_was_just_given_again_is_taken_back_before_it_goes_elsewhere() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    let given = "worker-1: assign task-1-a1";
+    for _ in 0..60 {
+        assert!(world.full("worker-1", 1, Vec::new()).contains(given));
+        world.pass(bounds::UNTAKEN_MS_MAX / 60);
+    }
+    // The last one was given a second ago: this report left before it came.
+    let told = world.full("worker-1", 1, Vec::new());
+    assert!(told.contains("worker-1: stop task-1-a1 Stale"), "{told}");
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    for _ in 0..2 {
+        world.pass(bounds::UNTAKEN_QUIET_MS / 2);
+        world.full("worker-1", 1, Vec::new());
+    }
+    assert_eq!(world.state("task-1"), "queued a2");
 }
 
 #[test]

@@ -10,6 +10,9 @@ use crate::life::Run;
 use crate::net::Orders;
 use crate::world::World;
 
+/// How long after a lease's end a worker may take to act on it, in milliseconds.
+const CLAIM_MS_MAX: u64 = 1_000;
+
 impl World {
     fn judge(&mut self, judged: Result<(), String>) {
         if let Err(why) = judged {
@@ -73,6 +76,25 @@ impl World {
                     ));
                 }
             }
+        }
+    }
+
+    /// A worker that can act asks for the end of what its lease does not cover.
+    pub(crate) fn judge_claims(&mut self, worker: usize) {
+        let now_ms = self.queue.now_ms();
+        let it = &self.workers[worker];
+        let Some(process) = it.process.as_ref() else { return };
+        let over = process.runs.iter().filter(|(_, run)| run.is_claimed()).find_map(|(id, run)| {
+            let span_ms = it.plan.clock.true_span_ms(run.spec.retry.lease_ms);
+            let end_ms = self.oracle.leases.end_ms(worker, span_ms).max(it.resumed_at_ms);
+            (now_ms > end_ms + CLAIM_MS_MAX).then(|| (*id, now_ms - end_ms))
+        });
+        if let Some((attempt, over_ms)) = over {
+            self.fail(format!(
+                "a worker stops what its lease does not cover: {} goes on with {attempt} \
+                 {over_ms} ms after its lease",
+                self.workers[worker].plan.id
+            ));
         }
     }
 
