@@ -21,6 +21,8 @@ const LEASE_MS: u64 = 15_000;
 const TRIES_MAX: usize = 20;
 const PAUSE: Duration = Duration::from_millis(200);
 const ARRAY_LAST: u32 = 4;
+/// Most tasks of one client that are not over when it submits the next.
+const OPEN_MAX: usize = 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -99,6 +101,8 @@ impl Load {
         stop: &AtomicBool,
     ) {
         let stopped = || stop.load(Ordering::Relaxed);
+        let is_open = |task: &String| !matches!(history.look(api, task), Told::Seen(Some(_)));
+        let mut open: Vec<String> = Vec::new();
         for number in 0_u64.. {
             if stopped() {
                 return;
@@ -116,24 +120,34 @@ impl Load {
                     thread::sleep(PAUSE);
                 }
             }
-            // Some do not wait for what they submitted, so that a queue builds up.
+            // Some do not wait for what they submitted, so that a queue builds up; but it stays one
+            // that a slow machine works off.
             let patience = chance.ms(0, 8_000);
             let begun = Instant::now();
-            let is_open = |task: &String| !matches!(history.look(api, task), Told::Seen(Some(_)));
-            while tasks.iter().any(is_open) && !stopped() && begun.elapsed() < patience {
+            open.extend(tasks);
+            while !stopped() && (begun.elapsed() < patience || open.len() > OPEN_MAX) {
+                open.retain(is_open);
+                if open.is_empty() {
+                    break;
+                }
                 thread::sleep(PAUSE);
             }
             thread::sleep(chance.ms(0, 500));
         }
     }
 
-    /// Waits until every task that the master has is over; cancels what would run for ever.
+    /// Waits until every task that the master has is over, for as long as there is progress;
+    /// cancels what would run for ever.
     pub(super) fn wait_ended(&self, api: &Api, history: &History, patience: Duration) {
-        let begun = Instant::now();
-        while begun.elapsed() < patience {
+        let (mut moved_at, mut before) = (Instant::now(), usize::MAX);
+        while moved_at.elapsed() < patience {
             let open = open_tasks(api);
-            if open.as_ref().is_some_and(Vec::is_empty) {
+            let count = open.as_ref().map_or(before, Vec::len);
+            if count == 0 {
                 return;
+            }
+            if count < before {
+                (moved_at, before) = (Instant::now(), count);
             }
             for (name, task) in open.unwrap_or_default() {
                 let is_endless = |meant: &Meant| meant.exit_code.is_none();

@@ -33,9 +33,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const SLOTS: usize = 2;
 /// Pause between two looks at the workers.
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// How long a healed cluster may need for what is still open: the longest lease, the longest
-/// backoff and the work itself.
-const HEAL_TIME_MAX: Duration = Duration::from_mins(4);
+/// How long a healed cluster may do without an end of a job: the longest lease, the longest backoff
+/// and a task's work.
+const HEAL_TIME_MAX: Duration = Duration::from_mins(2);
 
 /// What is to be done to a cluster.
 #[derive(Debug, Clone, Copy)]
