@@ -176,8 +176,12 @@ impl World {
     }
 
     pub(crate) fn send_up(&mut self, id: StreamId, message: Up) {
-        self.net.stream(id).up.under_way.push_back(message);
         let delay_ms = self.draw_delay_ms();
+        self.send_up_after(id, message, delay_ms);
+    }
+
+    pub(crate) fn send_up_after(&mut self, id: StreamId, message: Up, delay_ms: u64) {
+        self.net.stream(id).up.under_way.push_back(message);
         self.queue.after(delay_ms, Happening::MasterHears { stream: id });
     }
 

@@ -299,6 +299,12 @@ impl World {
             worker,
             format_args!("hello on stream {}: {session:?}, holds {count}", stream.0),
         );
+        if self.plant == Some(Plant::LateHello)
+            && let Some(given_up) = self.open_stream(worker)
+        {
+            let hello = Up::Hello { session, held: held.clone(), degraded: None };
+            self.send_up_after(given_up, hello, 2 * WELCOME_MS_MAX);
+        }
         self.send_up(stream, Up::Hello { session, held, degraded });
         self.plan_worker(worker, WELCOME_MS_MAX, WorkerWhat::WelcomeOverdue(stream));
     }
