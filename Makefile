@@ -1,6 +1,6 @@
 # The front door: each target is one line into cargo, xtask or a script.
 .DEFAULT_GOAL := help
-.PHONY: help setup proto master worker all sample-task run test lint bench chaos sim sim-planted clean install
+.PHONY: help setup proto master worker all sample-task run test lint bench chaos sim sim-planted mutants clean install
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,9 @@ sim: ## Simulate faults: RUNS=1000 seeds from SEED on (default: the clock)
 
 sim-planted: ## Plant bugs in the simulator: it must find each within 2,000 seeds
 	@scripts/sim.sh --planted --runs 2000 $(if $(SEED),--seed $(SEED))
+
+mutants: ## Change the cores one place at a time: a test must notice (WHAT=all for every file)
+	@scripts/mutants.sh $(WHAT)
 
 install: ## Install cloudai, master-node and worker-node (PREFIX=/usr/local)
 	@scripts/install.sh

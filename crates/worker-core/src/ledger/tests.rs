@@ -518,3 +518,29 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn each_attempt_is_stopped_at_the_end_of_its_own_lease() {
+    check(
+        "assign task-1-a1 lease 15000
+         assign task-2-a1 lease 60000
+         at 14999
+         at 15000
+         at 59999
+         at 60000",
+        "start task-1-a1
+         start task-2-a1
+         stop task-1-a1 worker_lost
+         stop task-2-a1 worker_lost",
+    );
+}
+
+#[test]
+fn a_ledger_knows_its_session_and_how_much_it_holds() {
+    let mut world = World::new(4);
+    assert_eq!((world.ledger.session(), world.ledger.held_count()), (Some(Session(1)), 0));
+    world.run("assign task-1-a1\nassign task-2-a1\nassign task-3-a1\nended task-3-a1");
+    assert_eq!((world.ledger.held_count(), world.ledger.live_count()), (3, 2));
+    world.step(Input::SessionUnknown);
+    assert_eq!(world.ledger.session(), None);
+}
