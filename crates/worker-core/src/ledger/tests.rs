@@ -543,4 +543,9 @@ fn a_ledger_knows_its_session_and_how_much_it_holds() {
     assert_eq!((world.ledger.held_count(), world.ledger.live_count()), (3, 2));
     world.step(Input::SessionUnknown);
     assert_eq!(world.ledger.session(), None);
+    assert!(!world.ledger.has_news());
+    world.run("started task-1-a1");
+    assert!(world.ledger.has_news());
+    world.run("report");
+    assert!(!world.ledger.has_news());
 }
