@@ -5,7 +5,8 @@
 //!
 //! After [`bounds::BREAKER_FAILURES`] failures in a row, without a success between, the worker is
 //! put aside for a while; then it gets one attempt at a time, on trial. One that works closes the
-//! breaker; one that fails puts the worker aside for twice as long.
+//! breaker; one that fails puts the worker aside for twice as long. A worker is put aside
+//! only as long as another one takes work (`Core::standing_at`).
 
 use std::collections::BTreeSet;
 

@@ -183,7 +183,8 @@ impl Core {
     pub(crate) fn offer_of(&self, worker: &WorkerFacts) -> Offer {
         let left = bounds::ATTEMPTS_PER_WORKER_MAX.saturating_sub(worker.held.len());
         let liveness = self.liveness.get(&worker.record.id);
-        let on_trial = liveness.is_some_and(|liveness| liveness.breaker.is_half_open());
+        let on_trial = liveness.is_some_and(|liveness| liveness.breaker.is_half_open())
+            && self.has_better(&worker.record.id);
         let slots = if on_trial { left.min(1) } else { left };
         Offer {
             worker: worker.record.id.clone(),
@@ -236,7 +237,17 @@ impl Core {
     pub(crate) fn standing_at(&self, worker: &WorkerId, now: Monotonic) -> Standing {
         let Some(liveness) = self.liveness.get(worker) else { return Standing::Inactive };
         let holds = |trial: AttemptId| self.holds(worker, trial);
-        liveness.standing(now, liveness.breaker.find_trial().is_some_and(holds))
+        let on_trial = liveness.breaker.find_trial().is_some_and(holds);
+        match liveness.standing(now, on_trial) {
+            Standing::PutAside(_) if !self.has_better(worker) => Standing::Active,
+            standing => standing,
+        }
+    }
+
+    /// Whether another worker takes work that nothing speaks against: the last one that there is,
+    /// is never put aside, for nobody would gain by it.
+    fn has_better(&self, worker: &WorkerId) -> bool {
+        self.liveness.iter().any(|(id, liveness)| id != worker && liveness.is_trusted())
     }
 
     /// Whether the worker holds this attempt, and it is the current one of its task.

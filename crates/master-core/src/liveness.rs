@@ -24,6 +24,11 @@ pub(crate) struct Liveness {
 }
 
 impl Liveness {
+    /// Whether it takes work and nothing speaks against it.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.active && self.degraded.is_none() && self.breaker.is_closed()
+    }
+
     /// Whether the worker takes work, and why not; `on_trial` says whether it still holds the
     /// attempt that it was given on trial.
     pub(crate) fn standing(&self, now: Monotonic, on_trial: bool) -> Standing {

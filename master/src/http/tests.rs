@@ -258,7 +258,8 @@ async fn a_worker_that_gets_no_new_work_says_why() {
     let (_, status) = world.get("/status").await;
     let workers = json!({ "total": 1, "active": 0, "inactive": 0, "degraded": 1, "put_aside": 0 });
     assert_eq!(status["workers"], workers);
-    // A new process that fails five jobs at once.
+    // A new process that fails five jobs at once, beside a good one.
+    world.worker("worker-2").await;
     let session = world.worker("worker-1").await;
     for job in 1..=5 {
         world.submit(json!({ "image": "busybox" })).await;
@@ -270,7 +271,7 @@ async fn a_worker_that_gets_no_new_work_says_why() {
     assert!(reason.starts_with("put aside for ") && reason.contains(" s more after 5"), "{reason}");
     let (_, status) = world.get("/status").await;
     assert_eq!(status["workers"]["put_aside"], 1);
-    world.submit(json!({ "image": "busybox" })).await;
+    world.submit(json!({ "image": "busybox", "worker": "worker-1" })).await;
     let (_, explained) = world.get("/tasks/6/explain").await;
     assert_eq!(explained["summary"], "the workers that could take it get no new work now");
     let reason = explained["workers"][0]["reason"].as_str().unwrap();

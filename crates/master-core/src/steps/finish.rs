@@ -110,10 +110,11 @@ fn judge(
     let words = format!("{attempt} ended with {}: {}", outcome.cause, outcome.message);
     let Some(liveness) = core.liveness.get_mut(&worker) else { return };
     let words = words.trim_end_matches(": ");
-    match liveness.breaker.ended(now.mono, attempt, verdict, words) {
-        None => return,
-        Some(Turned::Aside(until)) => core.alarms.set(until, Alarm::Breaker(worker.clone())),
-        Some(Turned::Back) => core.plan_wanted = true,
+    let turned = liveness.breaker.ended(now.mono, attempt, verdict, words);
+    let Some(turned) = turned else { return };
+    core.plan_wanted = true;
+    if let Turned::Aside(until) = turned {
+        core.alarms.set(until, Alarm::Breaker(worker.clone()));
     }
     core.tell_standing(&worker, batch);
 }

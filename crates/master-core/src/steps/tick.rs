@@ -46,6 +46,8 @@ fn look_at_worker(core: &mut Core, now: Now, worker: WorkerId, batch: &mut Batch
             return;
         }
         liveness.active = false;
+        // One that was put aside for its sake may be the last that there is.
+        core.plan_wanted = true;
         core.tell_standing(&worker, batch);
     }
     let mut next: Option<Monotonic> = None;

@@ -3,8 +3,8 @@
 use cloudai_model::{AttemptReport, Cause, JobShape, Outcome, ReportWhat, Timestamp};
 use cloudai_scheduler::Standing;
 
-use super::world::{World, ended, spec, started};
-use crate::bounds;
+use super::world::{World, ended, spec, started, worker};
+use crate::{Command, bounds};
 
 /// The end of an attempt that ran for so long.
 fn ended_after_ms(attempt: &str, ran_ms: u64, cause: Cause) -> AttemptReport {
@@ -29,10 +29,11 @@ fn put_aside(world: &World) -> String {
     }
 }
 
-/// A worker that was put aside a moment ago, with nothing else in the cluster.
+/// A worker that was put aside a moment ago, beside a good one that is too small for anything.
 fn broken() -> World {
     let mut world = World::new();
     world.hello("worker-1", 4);
+    world.hello("worker-2", 0);
     fail_jobs(&mut world, 1..=u64::from(bounds::BREAKER_FAILURES), 100);
     world
 }
@@ -40,6 +41,7 @@ fn broken() -> World {
 /// Time passes while the worker is heard.
 fn pass(world: &mut World, ms: u64) -> String {
     world.now_ms += ms;
+    world.full("worker-2", world.session("worker-2"), Vec::new());
     world.full("worker-1", world.session("worker-1"), Vec::new());
     world.pass(0)
 }
@@ -63,6 +65,7 @@ fn a_failure_after_a_while_says_that_the_worker_works() {
     world.hello("worker-1", 4);
     fail_jobs(&mut world, 1..=20, bounds::QUICK_EXIT_MS);
     assert_eq!(world.standing("worker-1"), Standing::Active);
+    world.hello("worker-2", 0);
     fail_jobs(&mut world, 21..=25, bounds::QUICK_EXIT_MS - 1);
     assert!(put_aside(&world).starts_with("for 30 s more after 5 failures"));
 }
@@ -71,6 +74,7 @@ fn a_failure_after_a_while_says_that_the_worker_works() {
 fn one_bad_array_never_puts_a_good_worker_aside() {
     let mut world = World::new();
     world.hello("worker-1", 4);
+    world.hello("worker-2", 0);
     world.submit(spec(1), super::world::array(1, 100, None));
     for index in 1..=100 {
         let end = ended_after_ms(&format!("task-1.{index}-a1"), 100, Cause::Exit(1));
@@ -83,6 +87,7 @@ fn one_bad_array_never_puts_a_good_worker_aside() {
 fn failures_of_its_engine_count_whatever_job_they_hit() {
     let mut world = World::new();
     world.hello("worker-1", 1);
+    world.hello("worker-2", 0);
     world.submit(spec(1), super::world::array(1, 9, None));
     for index in 1..=bounds::BREAKER_FAILURES {
         assert_eq!(world.standing("worker-1"), Standing::Active);
@@ -142,8 +147,32 @@ fn a_restarted_worker_and_a_restarted_master_begin_anew() {
     assert_eq!(world.standing("worker-1"), Standing::Active);
     let mut world = broken();
     world.restart();
+    world.say_hello("worker-2", 0, Some(2), Some(Vec::new()));
     world.say_hello("worker-1", 4, Some(1), Some(Vec::new()));
     assert_eq!(world.standing("worker-1"), Standing::Active);
+}
+
+#[test]
+fn the_last_worker_that_there_is_is_never_put_aside() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    fail_jobs(&mut world, 1..=20, 100);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+    // A good one comes, and goes again: work that waits for one of them does not wait for an event.
+    let good = world.hello("worker-2", 0);
+    assert!(put_aside(&world).starts_with("for 30 s more"));
+    assert_eq!(world.submit_one(1), "");
+    let goodbye = Command::Goodbye { worker: worker("worker-2"), session: good };
+    assert_eq!(world.turn(goodbye).1, "worker-1: assign task-21-a1");
+}
+
+#[test]
+fn a_good_worker_that_falls_silent_gives_the_work_back_to_a_bad_one() {
+    let mut world = broken();
+    world.submit_one(1);
+    world.now_ms += bounds::INACTIVE_AFTER_MS - 1;
+    world.full("worker-1", 1, Vec::new());
+    assert_eq!(world.pass(1), "worker-1: assign task-6-a1");
 }
 
 #[test]
@@ -161,6 +190,7 @@ fn the_reason_is_named_where_a_task_waits_for_it() {
 fn the_operator_is_told_when_it_is_put_aside_and_when_it_is_back() {
     let mut world = World::new();
     world.hello("worker-1", 4);
+    world.hello("worker-2", 0);
     world.told.clear();
     fail_jobs(&mut world, 1..=5, 100);
     world.submit_one(1);

@@ -549,3 +549,16 @@ fn a_ledger_knows_its_session_and_how_much_it_holds() {
     world.run("report");
     assert!(!world.ledger.has_news());
 }
+
+#[test]
+fn a_restored_lease_runs_on_from_where_it_was_and_asks_first() {
+    let ends = |renewed_at: u64, ask_until: u64| {
+        let times =
+            LeaseTimes { renewed_at: Monotonic(renewed_at), ask_until: Monotonic(ask_until) };
+        let report = AttemptReport { attempt: id("task-1-a1"), what: ReportWhat::Accepted };
+        let held = vec![Restored { report, spec: spec(30_000) }];
+        Ledger::restore(LedgerConfig { attempts_max: 4 }, times, held).next_deadline()
+    };
+    assert_eq!(ends(5_000, 0), Some(Monotonic(35_000)));
+    assert_eq!(ends(5_000, 40_000), Some(Monotonic(40_000)));
+}
