@@ -20,6 +20,8 @@ const DELIVER_PAUSE_MS: u64 = 1_500;
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) spec: Arc<TaskSpec>,
+    /// When it was taken, in true time.
+    pub(crate) since_ms: u64,
     stage: Stage,
     /// The wish to end it, with the cause that its outcome shall carry.
     pub(crate) stop: Option<(Cause, u64)>,
@@ -57,8 +59,8 @@ pub(crate) enum Step {
 }
 
 impl Run {
-    pub(crate) const fn new(spec: Arc<TaskSpec>) -> Self {
-        Self { spec, stage: Stage::Creating, stop: None, stopped_by: None }
+    pub(crate) const fn new(spec: Arc<TaskSpec>, since_ms: u64) -> Self {
+        Self { spec, since_ms, stage: Stage::Creating, stop: None, stopped_by: None }
     }
 
     /// Whether its container may still run, and nobody has asked for its end.
@@ -81,8 +83,9 @@ impl World {
     }
 
     pub(crate) fn begin_run(&mut self, worker: usize, attempt: AttemptId, spec: Arc<TaskSpec>) {
+        let now_ms = self.queue.now_ms();
         let Some(process) = self.workers[worker].process.as_mut() else { return };
-        process.runs.insert(attempt, Run::new(spec));
+        process.runs.insert(attempt, Run::new(spec, now_ms));
         let ms = self.engines[worker].draw_answer_ms();
         self.tell_run(worker, ms, attempt, Step::Create);
     }

@@ -86,7 +86,8 @@ impl World {
         let Some(process) = it.process.as_ref() else { return };
         let over = process.runs.iter().filter(|(_, run)| run.is_claimed()).find_map(|(id, run)| {
             let span_ms = it.plan.clock.true_span_ms(run.spec.retry.lease_ms);
-            let end_ms = self.oracle.leases.end_ms(worker, span_ms).max(it.resumed_at_ms);
+            let end_ms = self.oracle.leases.end_ms(worker, span_ms);
+            let end_ms = end_ms.max(it.resumed_at_ms).max(run.since_ms);
             (now_ms > end_ms + CLAIM_MS_MAX).then(|| (*id, now_ms - end_ms))
         });
         if let Some((attempt, over_ms)) = over {
