@@ -32,12 +32,13 @@ mod uplink;
 mod upload;
 
 use std::future::Future;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use cloudai_model::{Resources, WorkerId};
+use cloudai_model::{HelloNumber, Resources, WorkerId};
 use cloudai_proto::convert::{Hello, Registration};
 use cloudai_worker_core::LedgerConfig;
 use tokio_util::sync::CancellationToken;
@@ -147,6 +148,12 @@ async fn measure(
     Ok((capacity, telemetry))
 }
 
+/// The standard library's hasher is seeded by the operating system; that is all the chance that is
+/// needed here.
+fn draw_process() -> u64 {
+    RandomState::new().build_hasher().finish().max(1)
+}
+
 fn hello(config: &WorkerConfig, listening: SocketAddr, capacity: Resources) -> Hello {
     let host = match config.host.parse::<std::net::Ipv6Addr>() {
         Ok(host) => format!("[{host}]"),
@@ -163,5 +170,6 @@ fn hello(config: &WorkerConfig, listening: SocketAddr, capacity: Resources) -> H
         volumes: config.volumes.keys().cloned().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         degraded: None,
+        number: Some(HelloNumber { process: draw_process(), number: 0 }),
     }
 }

@@ -230,6 +230,10 @@ impl SessionLoop {
         let held = self.ledger.begin_stream();
         let degraded = self.health.degraded.borrow_and_update().clone();
         let session = self.ledger.session();
+        // A hello that was given up may still come, after this one.
+        if let Some(number) = &mut self.identity.hello.number {
+            number.number += 1;
+        }
         let hello = Hello { session, held, degraded, ..self.identity.hello.clone() };
         failpoint!("worker.hello.before_send");
         let opening =

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, JobId, JobShape, RequestId, Resources, Session, ShapeError,
-    SpecError, TaskId, TaskSpec, WorkerId, WorkerKind,
+    AttemptId, AttemptReport, HelloNumber, JobId, JobShape, RequestId, Resources, Session,
+    ShapeError, SpecError, TaskId, TaskSpec, WorkerId, WorkerKind,
 };
 use thiserror::Error;
 
@@ -118,6 +118,8 @@ pub struct WorkerHello {
     pub held: Option<Vec<AttemptReport>>,
     /// Why it should get no new work, in words; `None` when it is well.
     pub degraded: Option<String>,
+    /// Which of the process's hellos this is; `None` for a unary worker, which registers once.
+    pub number: Option<HelloNumber>,
 }
 
 /// A task and the worker that is to run it.
@@ -196,6 +198,9 @@ pub enum Rejection {
     /// Another process registered under this worker's id since.
     #[error("another process has registered as worker '{0}' since; this one must end")]
     Superseded(WorkerId),
+    /// Its process has said hello again since.
+    #[error("a later hello of the same process of worker '{0}' came first")]
+    LateHello(WorkerId),
     /// The session was never given, or the worker is not known.
     #[error("worker '{0}' is not registered here: register first")]
     NotRegistered(WorkerId),

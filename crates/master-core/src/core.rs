@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, Event, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
+    AttemptId, Event, HelloNumber, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
 };
 use cloudai_scheduler::{Demand, Offer, Plan, Problem, Standing};
 
@@ -24,9 +24,19 @@ pub mod bounds {
     pub const ATTEMPTS_PER_WORKER_MAX: usize = 4_096;
     /// Silence after which a worker takes no more work, in milliseconds.
     pub const INACTIVE_AFTER_MS: u64 = 14_000;
-    /// How long after a lease's end the master waits before it places the task again, in
-    /// milliseconds: clocks differ, and a stop takes its time.
+    /// How long after a lease's end the master waits at least before it places the task again, in
+    /// milliseconds: a stop takes its time, and clocks differ; see [`lease_margin_ms`].
     pub const LEASE_MARGIN_MS: u64 = 3_000;
+    /// The part of a lease by which the clocks of master and worker may differ at its end, beyond
+    /// what the margin itself allows: a thousandth, ten times what a free-running quartz does.
+    pub const LEASE_DRIFT_PART: u64 = 1_000;
+
+    /// The margin after a lease of this length, in milliseconds: clocks drift the further apart the
+    /// longer it is.
+    pub const fn lease_margin_ms(lease_ms: u64) -> u64 {
+        LEASE_MARGIN_MS + lease_ms / LEASE_DRIFT_PART
+    }
+
     /// How often a task may be lost to engines, disks, or workers before it started, until that is
     /// its outcome.
     pub const INFRA_LOSSES_MAX: u32 = 16;
@@ -86,6 +96,8 @@ pub struct Core {
     pub(crate) plan_wanted: bool,
     /// Reports that the fence refused, in this run.
     pub(crate) stale_reports: u64,
+    /// The last hello that was taken from each worker, in this run.
+    pub(crate) hellos: BTreeMap<WorkerId, HelloNumber>,
 }
 
 impl Core {
@@ -100,6 +112,7 @@ impl Core {
             told_at: now.mono,
             plan_wanted: true,
             stale_reports: 0,
+            hellos: BTreeMap::new(),
         };
         let workers: Vec<WorkerId> = core.facts.workers.keys().cloned().collect();
         for worker in workers {
@@ -109,6 +122,13 @@ impl Core {
             core.alarms.set(at, Alarm::Worker(worker));
         }
         Ok(core)
+    }
+
+    /// Takes up where the store says that it stands, after it did not keep a turn. The connections
+    /// outlive that turn, and so does the order of their hellos.
+    pub fn reload(&self, snapshot: Snapshot, now: Now) -> Result<Self, RestoreError> {
+        let core = Self::restore(snapshot, self.settings, now)?;
+        Ok(Self { hellos: self.hellos.clone(), ..core })
     }
 
     /// Takes one command. The caller commits the batch before it takes the next turn.

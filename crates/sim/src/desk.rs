@@ -65,6 +65,7 @@ impl World {
                     version: String::new(),
                     held: Some(held),
                     degraded,
+                    number: None,
                 };
                 (Command::Hello(hello), Asker::Hello(id))
             }

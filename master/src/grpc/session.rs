@@ -50,6 +50,7 @@ pub(super) async fn open(
         version: hello.version,
         held: Some(hello.held),
         degraded: hello.degraded,
+        number: hello.number,
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
         Answer::Welcome(session) => {
@@ -221,6 +222,7 @@ fn refusal_of(rejection: &Rejection) -> SessionDown {
     let code = match rejection {
         Rejection::Superseded(_) => "superseded",
         Rejection::NotRegistered(_) => "unknown",
+        Rejection::LateHello(_) => "late",
         _ => "invalid",
     };
     refused(code, rejection.to_string())

@@ -216,6 +216,7 @@ mod tests {
             version: String::new(),
             held: None,
             degraded: None,
+            number: None,
         };
         let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
         let (shape, request, known) = (JobShape::Single, None, None);

@@ -48,7 +48,7 @@ fn hello(session: Option<Session>, kind: WorkerKind, address: String) -> Command
     let held = (kind == WorkerKind::Session).then(Vec::new);
     let (volumes, version) = (BTreeSet::new(), String::new());
     let capacity = Resources { cpu_milli: 64_000, ..TaskSpec::DEFAULT_NEEDS };
-    let (id, degraded) = (worker(), None);
+    let (id, degraded, number) = (worker(), None, None);
     Command::Hello(WorkerHello {
         id,
         session,
@@ -59,6 +59,7 @@ fn hello(session: Option<Session>, kind: WorkerKind, address: String) -> Command
         version,
         held,
         degraded,
+        number,
     })
 }
 

@@ -31,7 +31,6 @@ const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Heart {
     core: Core,
     store: Box<dyn Store>,
-    settings: Settings,
     policy: Box<dyn Policy>,
     agent: AgentGate,
     dispatch: Dispatch,
@@ -88,7 +87,6 @@ impl Heart {
         Self {
             core,
             store,
-            settings: settings.core,
             policy: settings.policy,
             agent: AgentGate::new(settings.agent_deadline_ms),
             dispatch: Dispatch::default(),
@@ -360,7 +358,7 @@ impl Heart {
     fn reload(&mut self) {
         loop {
             let restored = self.store.load().map_err(|error| describe(&error)).and_then(|loaded| {
-                Core::restore(loaded, self.settings, clock::now()).map_err(|error| describe(&error))
+                self.core.reload(loaded, clock::now()).map_err(|error| describe(&error))
             });
             match restored {
                 Ok(core) => {
@@ -394,6 +392,7 @@ fn sign_of_life(command: &Command) -> Option<Command> {
             version: hello.version.clone(),
             held: None,
             degraded: hello.degraded.clone(),
+            number: hello.number,
         })),
         _ => None,
     }

@@ -137,6 +137,7 @@ impl World {
             version: String::new(),
             held: Some(Vec::new()),
             degraded: None,
+            number: None,
         };
         match self.heart.command(Command::Hello(hello)).await.unwrap() {
             Answer::Welcome(session) => session,

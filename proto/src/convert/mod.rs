@@ -17,8 +17,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, Outcome, Resources, Session, StopReason, TaskSpec, Timestamp, Usage,
-    WorkerId,
+    AttemptId, AttemptReport, HelloNumber, Outcome, Resources, Session, StopReason, TaskSpec,
+    Timestamp, Usage, WorkerId,
 };
 
 /// Bytes in a GiB.
@@ -84,6 +84,8 @@ pub struct Hello {
     pub version: String,
     /// Why it should get no new work; `None` when it is well. At most [`DEGRADED_LEN_MAX`] bytes.
     pub degraded: Option<String>,
+    /// Which of the process's hellos this is; `None` when the process does not number them.
+    pub number: Option<HelloNumber>,
 }
 
 /// One message of a worker in a session.

@@ -231,6 +231,12 @@ pub struct Hello {
     /// As in FullReport.
     #[prost(string, tag = "7")]
     pub degraded: ::prost::alloc::string::String,
+    /// Drawn at random when the process starts; 0 when it numbers nothing.
+    #[prost(uint64, tag = "8")]
+    pub process: u64,
+    /// Counts the hellos of the process from 1: one that comes after a later one is refused.
+    #[prost(uint64, tag = "9")]
+    pub number: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Amounts {
@@ -254,7 +260,7 @@ pub struct Welcome {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
     /// superseded: another process has this id now. unknown: say hello with session 0.
-    /// invalid: the hello makes no sense.
+    /// invalid: the hello makes no sense. late: the same process has said hello again since.
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]

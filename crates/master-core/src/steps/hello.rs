@@ -15,6 +15,27 @@ use crate::liveness::Alarm;
 use crate::steps::{finish, report};
 
 pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Answer {
+    if is_late(core, &hello) {
+        core.stale_reports += 1;
+        return Answer::Rejected(Rejection::LateHello(hello.id));
+    }
+    let (id, number) = (hello.id.clone(), hello.number);
+    let answer = answer(core, now, hello, batch);
+    if let (Answer::Welcome(_), Some(number)) = (&answer, number) {
+        core.hellos.insert(id, number);
+    }
+    answer
+}
+
+/// Whether the same process has said hello since. What this one says of attempts is old, and a new
+/// session would put the process out that goes on.
+fn is_late(core: &Core, hello: &WorkerHello) -> bool {
+    let last = core.hellos.get(&hello.id);
+    last.zip(hello.number)
+        .is_some_and(|(last, this)| last.process == this.process && this.number <= last.number)
+}
+
+fn answer(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Answer {
     let known = core.facts.workers.get(&hello.id).map(|worker| worker.record.session);
     match (known, hello.session) {
         // A restore came between: what it holds is looked at anew.

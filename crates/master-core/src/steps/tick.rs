@@ -53,7 +53,7 @@ fn look_at_worker(core: &mut Core, now: Now, worker: WorkerId, batch: &mut Batch
     let mut next: Option<Monotonic> = None;
     for attempt in held_by(core, &worker) {
         let lease_ms = core.facts.jobs[&attempt.task.job].spec.retry.lease_ms;
-        let lease_over = heard_at.plus_ms(lease_ms).plus_ms(bounds::LEASE_MARGIN_MS);
+        let lease_over = heard_at.plus_ms(lease_ms).plus_ms(bounds::lease_margin_ms(lease_ms));
         if lease_over <= now.mono {
             let message = "its worker was not heard for as long as its lease";
             finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);

@@ -101,7 +101,9 @@ const NEXTS: [Next; 22] = [
     ("cancelled", "CCCCCC", |world| report(world, Cause::Cancelled)),
     ("a heartbeat with it", "CCChhh", |world| full(world, true, is_running(world))),
     ("a heartbeat without it", "CCCCCC", |world| full(world, false, false)),
-    ("silence beyond the lease", "CCCCCC", |world| world.pass(30_000 + bounds::LEASE_MARGIN_MS)),
+    ("silence beyond the lease", "CCCCCC", |world| {
+        world.pass(30_000 + bounds::lease_margin_ms(30_000))
+    }),
     ("goodbye", "CCCCCC", goodbye),
     ("a new process without it", "CCCCCC", |world| {
         world.say_hello("worker-1", 1, None, Some(Vec::new())).1

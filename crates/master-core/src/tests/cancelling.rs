@@ -119,7 +119,7 @@ fn capacity_stays_taken_until_the_container_is_gone() {
 fn what_has_ended_is_counted_by_how() {
     let mut world = World::new();
     world.hello("worker-1", 4);
-    world.submit(spec(1), array(1, 9, None));
+    world.submit(spec(1), array(1, 12, None));
     world.report("worker-1", 1, ended("task-1.1-a1", Cause::Exit(0)));
     world.report("worker-1", 1, ended("task-1.2-a1", Cause::Exit(1)));
     world.report("worker-1", 1, ended("task-1.3-a1", Cause::Oom));

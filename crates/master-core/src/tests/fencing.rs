@@ -1,9 +1,9 @@
 //! Reports that are not of the current attempt, worker and session change nothing.
 
-use cloudai_model::{AttemptId, Cause, Event, Session, Timestamp};
+use cloudai_model::{AttemptId, Cause, Event, HelloNumber, Session, Timestamp};
 
-use super::world::{World, accepted, ended, ended_after, started, worker};
-use crate::{Answer, Command, Rejection};
+use super::world::{World, accepted, ended, ended_after, hello_of, started, worker};
+use crate::{Answer, Command, Rejection, WorkerHello};
 
 #[test]
 fn a_report_of_an_old_session_counts_for_nothing() {
@@ -166,4 +166,30 @@ fn a_session_that_this_history_never_gave_registers_anew_and_is_not_told_to_end(
     assert_eq!(answer, Answer::Rejected(Rejection::NotRegistered(worker("worker-9"))));
     let goodbye = Command::Goodbye { worker: worker("worker-9"), session: Session(1) };
     assert_eq!(world.turn(goodbye).0, answer);
+}
+
+#[test]
+fn a_hello_that_comes_after_a_later_one_of_its_process_is_refused() {
+    let hello = |process, number, session: Option<u64>, held: &[&str]| {
+        let held = held.iter().map(|attempt| accepted(attempt)).collect();
+        let number = Some(HelloNumber { process, number });
+        Command::Hello(WorkerHello { number, ..hello_of("worker-1", 1, session, Some(held)) })
+    };
+    let welcome = |session| Answer::Welcome(Session(session));
+    let late = || Answer::Rejected(Rejection::LateHello(worker("worker-1")));
+    let mut world = World::new();
+    assert_eq!(world.turn(hello(9, 2, None, &[])).0, welcome(1));
+    world.submit_one(1);
+    for (number, session) in [(1, None), (2, None), (1, Some(1))] {
+        assert_eq!(world.turn(hello(9, number, session, &[])), (late(), String::new()));
+    }
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    // The store did not keep a turn: the connections, and what comes over them, are still there.
+    let snapshot = world.core.facts().snapshot();
+    world.core = world.core.reload(snapshot, world.now()).unwrap();
+    assert_eq!(world.turn(hello(9, 1, None, &[])).0, late());
+    assert_eq!(world.turn(hello(9, 3, Some(1), &["task-1-a1"])).0, welcome(1));
+    // Another process draws another number and counts from the beginning.
+    assert_eq!(world.turn(hello(7, 1, None, &["task-1-a1"])).0, welcome(2));
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
 }

@@ -127,7 +127,7 @@ fn a_lease_that_ends_while_it_runs_is_a_crash() {
     world.hello("worker-1", 1);
     world.submit_one(1);
     world.report("worker-1", 1, started("task-1-a1"));
-    world.pass(30_000 + bounds::LEASE_MARGIN_MS);
+    world.pass(30_000 + bounds::lease_margin_ms(30_000));
     assert_eq!(spent(&world), Spent { crashes: 1, ..Spent::default() });
 }
 

@@ -231,7 +231,7 @@ impl World {
     }
 }
 
-fn hello_of(
+pub(super) fn hello_of(
     name: &str,
     cores: u64,
     session: Option<u64>,
@@ -247,6 +247,7 @@ fn hello_of(
         version: String::new(),
         held,
         degraded: None,
+        number: None,
     }
 }
 
