@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use cloudai_e2e::{BUSYBOX, Cluster, Gate, Hold, Process, Worker, engine, until};
@@ -280,4 +280,87 @@ fn an_attempt_that_was_placed_anew_meanwhile_is_stopped_and_does_not_count() {
     world.check_gone();
     assert_eq!(world.cluster.task(&task)["outcome"], detail["outcome"]);
     assert_eq!(world.cluster.ok(&["logs", &task]), "2");
+}
+
+/// The record of a worker's attempt on a disk that is full.
+struct FullDisk {
+    record: PathBuf,
+    aside: PathBuf,
+}
+
+impl FullDisk {
+    fn under(world: &World, task: &str) -> Self {
+        let home = world.cluster.data_dir().join("workers/worker-1");
+        let record = home.join(format!("attempts/{task}-a1.record"));
+        let aside = home.join("record");
+        std::fs::rename(&record, &aside).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &record).unwrap();
+        Self { record, aside }
+    }
+
+    fn has_room_again(self) {
+        std::fs::rename(&self.aside, &self.record).unwrap();
+    }
+}
+
+#[test]
+fn an_end_that_the_disk_refuses_is_found_in_the_engine_by_the_next_process() {
+    let mut world = World::start();
+    let (task, container) = world.submit_waiting();
+    world.cluster.kill_master();
+    let disk = FullDisk::under(&world, &task);
+    let_go(&container);
+    world.worker.process.wait_for("Task completed: ");
+    world.worker.process.kill();
+    assert_eq!(engine::inspect(&container)["State"]["Status"], "exited");
+    disk.has_room_again();
+    world.cluster.start_master();
+    world.restart_worker();
+    world.check_whole(&task);
+}
+
+#[test]
+fn an_end_that_the_disk_refuses_is_recorded_when_it_has_room_again() {
+    let mut world = World::start();
+    let (task, container) = world.submit_waiting();
+    world.cluster.kill_master();
+    let disk = FullDisk::under(&world, &task);
+    let_go(&container);
+    world.worker.process.wait_for("Task completed: ");
+    disk.has_room_again();
+    engine::wait_gone(&world.worker.label);
+    world.worker.process.kill();
+    world.cluster.start_master();
+    world.restart_worker();
+    world.check_whole(&task);
+}
+
+#[test]
+fn an_end_that_the_disk_refuses_is_told_and_the_container_goes_when_it_is_forgotten() {
+    let world = World::start();
+    let (task, container) = world.submit_waiting();
+    let _disk = FullDisk::under(&world, &task);
+    let_go(&container);
+    world.check_whole(&task);
+}
+
+#[test]
+fn a_log_of_which_the_master_has_more_than_the_worker_goes_no_further() {
+    let mut world = World::start();
+    // The engine keeps as three records what came as one.
+    let script = "printf 'a\nb\nc\n'; touch /output/wait; \
+                  while [ -e /output/wait ]; do sleep 0.05; done; echo last";
+    let task = world.submit(script);
+    let container = world.cluster.wait_container(&task, &world.worker);
+    let log = || world.cluster.cli(&["logs", &task]).out();
+    until("its log on the master", || log().ends_with("c\n").then_some(()));
+    world.worker.process.kill();
+    let home = world.cluster.data_dir().join("workers/worker-1");
+    std::fs::write(home.join(format!("spool/{task}-a1.log")), "").unwrap();
+    let_go(&container);
+    world.worker = world.cluster.worker("worker-1", &[]);
+    let detail = world.cluster.wait_success(&task);
+    assert_eq!(log(), "a\nb\nc\n");
+    assert!(detail.to_string().contains("after a power failure"), "{detail:#}");
+    world.check_gone();
 }

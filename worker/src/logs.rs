@@ -56,6 +56,8 @@ enum State {
 pub struct LogSpool {
     path: PathBuf,
     extent: watch::Receiver<Extent>,
+    /// How much of it an earlier process left; `None` when there was none.
+    found: Option<u64>,
 }
 
 /// Both ends of a new log that will be kept at `path`, and beside it when it is long; never more
@@ -66,7 +68,7 @@ pub fn open(path: PathBuf, bytes_max: u64) -> (LogWriter, LogSpool) {
 
 fn open_bounded(path: PathBuf, bounds: Bounds) -> (LogWriter, LogSpool) {
     let (extent, receiver) = watch::channel(Extent::default());
-    let spool = LogSpool { path: path.clone(), extent: receiver };
+    let spool = LogSpool { path: path.clone(), extent: receiver, found: None };
     let disk = Disk::new(path, bounds, extent);
     (LogWriter { state: State::Idle(Box::new(disk)) }, spool)
 }
@@ -81,8 +83,9 @@ pub fn reopen(path: PathBuf, bytes_max: u64) -> io::Result<(LogWriter, LogSpool,
 
 fn reopen_bounded(path: PathBuf, bounds: Bounds) -> io::Result<(LogWriter, LogSpool, Copied)> {
     let (extent, receiver) = watch::channel(Extent::default());
-    let spool = LogSpool { path: path.clone(), extent: receiver };
-    let disk = Disk::reopen(path, bounds, extent)?;
+    let disk = Disk::reopen(path.clone(), bounds, extent)?;
+    let found = Some(receiver.borrow().length());
+    let spool = LogSpool { path, extent: receiver, found };
     let copied = disk.copied();
     let is_finished = disk.is_finished();
     let state = if is_finished { State::Finished } else { State::Idle(Box::new(disk)) };
@@ -159,6 +162,12 @@ impl LogSpool {
     /// Where the head is, once the log has a byte.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// How many bytes could be read when an earlier process's log was opened again; `None` for a
+    /// log of this process.
+    pub(crate) fn found(&self) -> Option<u64> {
+        self.found
     }
 
     /// How many bytes can be read now.

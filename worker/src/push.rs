@@ -1,6 +1,8 @@
 //! Brings one attempt's log to the master while it is written: piece by piece, each acknowledged
 //! by how much the master has on disk. It must never hold more than one piece in memory, and after
-//! a broken connection it goes on from what the master has. Read next: `logs.rs`.
+//! a broken connection it goes on from what the master has. What a power failure took from this
+//! disk may be on the master's: it must never push behind bytes that it does not have itself.
+//! Read next: `logs.rs`.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +26,34 @@ enum Broken {
     Call(Status),
     /// This worker's disk.
     Read(io::Error),
+    /// The master has more than this worker had.
+    Behind(Behind),
+}
+
+/// How much the master has, and how much this worker had when it had that.
+#[derive(Debug, PartialEq, Eq)]
+struct Behind {
+    stored: u64,
+    had: u64,
+}
+
+/// How far the master is.
+#[derive(Debug)]
+struct Position {
+    /// Bytes that it has.
+    stored: u64,
+    /// Bytes of an earlier process, while the master was not yet asked how many of them it has.
+    unasked: Option<u64>,
+}
+
+impl Position {
+    /// Takes an answer. `length` is how much of the log can be read now; what was added to that of
+    /// an earlier process is none of what the master may have at the first answer.
+    fn take(&mut self, stored: u64, length: u64) -> Result<(), Behind> {
+        let had = self.unasked.take().unwrap_or(length);
+        self.stored = stored;
+        if stored > had { Err(Behind { stored, had }) } else { Ok(()) }
+    }
 }
 
 /// Pushes until the log is final and the master has all of it. Gives up only when the master says
@@ -34,15 +64,23 @@ pub(crate) async fn push_log(
     attempt: AttemptId,
     mut spool: LogSpool,
 ) -> Result<(), String> {
-    if spool.wait_beyond(0).await == LogLength::Final(0) {
+    let mut position = Position { stored: 0, unasked: spool.found() };
+    if position.unasked.is_none() && spool.wait_beyond(0).await == LogLength::Final(0) {
         return Ok(());
     }
     let mut tries = Tries::new();
-    let mut stored = 0;
     loop {
-        let before = stored;
-        match push_stream(client.clone(), session, attempt, &mut spool, &mut stored).await {
+        let before = position.stored;
+        let pushed = push_stream(client.clone(), session, attempt, &mut spool, &mut position).await;
+        let stored = position.stored;
+        match pushed {
             Ok(()) => return Ok(()),
+            Err(Broken::Behind(Behind { stored, had })) => {
+                return Err(format!(
+                    "the log ends at {stored} B: the worker's own copy went back to {had} B, as \
+                     after a power failure, so that what follows has no place"
+                ));
+            }
             Err(Broken::Call(status)) if tries.again(&status).await => {}
             Err(Broken::Call(status)) => {
                 let why = status.message();
@@ -67,28 +105,31 @@ async fn push_stream(
     session: &AtomicU64,
     attempt: AttemptId,
     spool: &mut LogSpool,
-    stored: &mut u64,
+    position: &mut Position,
 ) -> Result<(), Broken> {
     let mut reader = spool.reader();
     let (parts, receiver) = mpsc::channel(1);
     let mut answers: Option<Streaming<LogStored>> = None;
     let mut receiver = Some(receiver);
     loop {
-        match spool.wait_beyond(*stored).await {
-            LogLength::Final(length) if length <= *stored => {
-                drop(parts);
-                failpoint!("worker.log.before_sync");
-                return wait_until_synced(answers, length).await;
-            }
-            LogLength::Open(_) | LogLength::Final(_) => {}
+        let offset = position.stored;
+        // A part without data only asks how much the master has.
+        let is_asking = position.unasked.is_some();
+        if !is_asking
+            && let LogLength::Final(length) = spool.wait_beyond(offset).await
+            && length <= offset
+        {
+            drop(parts);
+            failpoint!("worker.log.before_sync");
+            return wait_until_synced(answers, length).await;
         }
-        let data = reader.read(*stored, PART_BYTES_MAX).await.map_err(Broken::Read)?;
-        let part = LogPart {
-            attempt: attempt.to_string(),
-            session: session.load(Ordering::Relaxed),
-            offset: *stored,
-            data,
+        let data = if is_asking {
+            Vec::new()
+        } else {
+            reader.read(offset, PART_BYTES_MAX).await.map_err(Broken::Read)?
         };
+        let session = session.load(Ordering::Relaxed);
+        let part = LogPart { attempt: attempt.to_string(), session, offset, data };
         let gone = |_| Broken::Call(Status::unavailable("the master ended the call"));
         failpoint!("worker.log.before_part");
         parts.send(part).await.map_err(gone)?;
@@ -102,7 +143,8 @@ async fn push_stream(
             None => None,
         };
         let ended = || Broken::Call(Status::unavailable("the master ended the call"));
-        *stored = answer.ok_or_else(ended)?.stored;
+        let stored = answer.ok_or_else(ended)?.stored;
+        position.take(stored, spool.length()).map_err(Broken::Behind)?;
         failpoint!("worker.log.after_part");
     }
 }
@@ -119,4 +161,24 @@ async fn wait_until_synced(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_master_may_have_what_this_worker_has_and_no_more() {
+        let answer = |unasked, stored, length| {
+            let mut position = Position { stored: 0, unasked };
+            position.take(stored, length).map(|()| (position.stored, position.unasked))
+        };
+        assert_eq!(answer(None, 10, 10), Ok((10, None)));
+        assert_eq!(answer(None, 11, 10), Err(Behind { stored: 11, had: 10 }));
+        assert_eq!(answer(Some(10), 10, 10), Ok((10, None)));
+        // What was written since the restart is not what the master has at these offsets.
+        assert_eq!(answer(Some(10), 11, 20), Err(Behind { stored: 11, had: 10 }));
+        assert_eq!(answer(Some(0), 1, 20), Err(Behind { stored: 1, had: 0 }));
+        assert_eq!(answer(Some(0), 0, 20), Ok((0, None)));
+    }
 }

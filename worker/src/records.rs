@@ -9,7 +9,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -109,6 +109,12 @@ impl AttemptRecord {
         .await
     }
 
+    /// Whether the record is gone: the master has the end, and nobody needs it here.
+    pub(crate) async fn is_forgotten(&self) -> bool {
+        let Some(places) = &self.places else { return true };
+        matches!(tokio::fs::try_exists(&places.record).await, Ok(false))
+    }
+
     async fn add(
         &self,
         add: impl FnOnce(&Places) -> io::Result<()> + Send + 'static,
@@ -130,8 +136,16 @@ fn create(path: &Path, step: &RecordStep) -> io::Result<()> {
 }
 
 /// The frame goes out in one write, so that a kill leaves all of it or a piece that is found out.
+/// A full disk leaves such a piece too, and the process goes on: behind it nothing would be read.
 fn append(path: &Path, step: &RecordStep) -> io::Result<File> {
-    let mut file = OpenOptions::new().append(true).open(path)?;
+    let mut file = OpenOptions::new().read(true).append(true).open(path)?;
+    let length = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
+    let (_, whole_len) = steps(&bytes).map_err(io::Error::other)?;
+    if (whole_len as u64) < length {
+        file.set_len(whole_len as u64)?;
+    }
     file.write_all(&frame(step))?;
     Ok(file)
 }
@@ -230,8 +244,8 @@ fn steps(bytes: &[u8]) -> Result<(Vec<RecordStep>, usize), String> {
     Ok((steps, at))
 }
 
-/// What the steps come to. One that is there twice, because its first writing failed half-way, says
-/// nothing new.
+/// What the steps come to. One that is there twice, because it was written and could not be synced,
+/// says nothing new.
 fn replay(steps: Vec<RecordStep>) -> Result<Kept, String> {
     let mut steps = steps.into_iter();
     let Some(RecordStep::Accepted { attempt, session, boot_id, spec }) = steps.next() else {
@@ -322,6 +336,32 @@ mod tests {
         let record = accept(root.path(), "task-1-a1").await;
         record.ended(&end(&["missing"])).await.unwrap_err();
         assert_eq!(phases(root.path()), "task-1-a1 accepted");
+    }
+
+    #[tokio::test]
+    async fn a_step_behind_one_whose_writing_failed_half_way_is_read() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        let path = places(root.path(), "task-1-a1").record;
+        let accepted = std::fs::read(&path).unwrap();
+        record.ended(&end(&[])).await.unwrap();
+        let ended = std::fs::read(&path).unwrap();
+        for length in accepted.len()..ended.len() {
+            std::fs::write(&path, &ended[..length]).unwrap();
+            record.created().await.unwrap();
+            record.ended(&end(&[])).await.unwrap();
+            assert_eq!(phases(root.path()), "task-1-a1 exit(3) []", "failed at {length}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_is_not_recorded_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        assert!(!record.is_forgotten().await);
+        std::fs::remove_file(places(root.path(), "task-1-a1").record).unwrap();
+        record.ended(&end(&[])).await.unwrap_err();
+        assert!(record.is_forgotten().await);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! that the container is not running, and never guess a cause from an exit code. Read next:
 //! `wait.rs`.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use super::engine::{CREATE_DEADLINE, CallError, START_DEADLINE, call};
 use super::find::{self, Found, Owner};
 use super::gpu::GpuHold;
 use super::image::PullState;
+use super::keep::Kept;
 use super::log::{Frames, LogCopy, attach};
 use super::output::{self, Gathered};
 use super::remove;
@@ -99,9 +101,16 @@ pub(super) async fn live(
     let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
     tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
     failpoint!("worker.ended.before_record");
-    life.keep(&ended).await;
+    let recorded = life.record.ended(&ended).await;
     failpoint!("worker.ended.after_record");
-    life.remove().await;
+    let is_left = match recorded {
+        Ok(()) => false,
+        Err(error) => life.leave(&ended, &error),
+    };
+    if !is_left {
+        life.remove().await;
+        life.shared.leftovers.end(life.assignment.attempt);
+    }
     failpoint!("worker.container.removed");
     ended
 }
@@ -482,15 +491,26 @@ impl Life {
         output::gather_archive(&self.shared.docker, id, &self.output_dir).await
     }
 
-    /// Step 6: the end, on the disk. A disk that refuses it costs the certainty, not the task.
-    async fn keep(&self, ended: &Ended) {
-        if let Err(error) = self.record.ended(ended).await {
-            let attempt = self.assignment.attempt;
+    /// Step 6, when the disk refuses the end: a container that ran is left until the disk takes it,
+    /// to say it to the next process. Says whether there is one.
+    fn leave(&mut self, ended: &Ended, error: &io::Error) -> bool {
+        let attempt = self.assignment.attempt;
+        let has_ended = self.started_at.is_some() && !self.may_run && !self.stop.is_abandoned();
+        let Some(container) = self.container.take_if(|_| has_ended) else {
             tracing::warn!(%attempt, "Cannot keep the end: {error}; a restart now would lose it");
-        }
+            return false;
+        };
+        tracing::warn!(
+            %attempt,
+            "Cannot keep the end: {error}. Container {container} stays until that can be done"
+        );
+        let (record, ended) = (self.record.clone(), ended.clone());
+        let kept = Kept { attempt, container, record, ended };
+        self.shared.lives.spawn(kept.until_recorded(Arc::clone(&self.shared)));
+        true
     }
 
-    /// Step 7, always: the container and its volume.
+    /// Step 7: the container and its volume.
     async fn remove(&mut self) {
         let docker = self.shared.docker.clone();
         let Some(id) = self.container.take() else {

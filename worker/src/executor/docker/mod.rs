@@ -22,6 +22,7 @@ mod engine;
 mod find;
 mod gpu;
 mod image;
+mod keep;
 mod leftovers;
 mod life;
 mod log;
@@ -134,6 +135,8 @@ struct Shared {
     pulls: Arc<Pulls>,
     gpus: Gpus,
     lives: TaskTracker,
+    /// Cancelled when the process ends: what still waits for the disk is left to the next one.
+    closing: CancellationToken,
     /// Rung when an attempt ended by a fault that may be the engine's.
     suspicion: Notify,
     leftovers: Arc<Leftovers>,
@@ -158,6 +161,7 @@ impl DockerExecutor {
             pulls: Arc::new(Pulls::new(settings.pull_stall)),
             gpus: Gpus::new(features.gpu_count),
             lives: TaskTracker::new(),
+            closing: CancellationToken::new(),
             suspicion: Notify::new(),
             features,
             settings,
@@ -190,11 +194,7 @@ impl DockerExecutor {
     pub fn remove(&self, found: Found) {
         let docker = self.shared.docker.clone();
         self.shared.lives.spawn(async move {
-            if let Err(error) = remove::remove(&docker, &found.id).await {
-                tracing::warn!("Container {} is left behind: {error}", found.id);
-                let id = found.id.clone();
-                remove::remove_until_gone(docker, id, remove::LEFT_PAUSE).await;
-            }
+            remove::remove_surely(docker, found.id.clone()).await;
             // Until now its GPUs were held.
             drop(found);
         });
@@ -206,19 +206,19 @@ impl DockerExecutor {
     ///
     /// [`settle`]: DockerExecutor::settle
     ///
-    /// The end is in the attempt's record before the container is removed.
+    /// The end is in the attempt's record before the container is removed: while the disk refuses
+    /// it, the container is kept, and the end is told all the same.
     pub async fn run(&self, assignment: Assignment, channels: RunChannels, begin: Begin) -> Ended {
         let abandoned = CancellationToken::new();
         let _abandon = abandoned.clone().drop_guard();
         let attempt = assignment.attempt;
         let life = life::live(Arc::clone(&self.shared), assignment, channels, begin, abandoned);
         self.shared.leftovers.begin(attempt);
-        let lived = self.shared.lives.spawn(life).await;
-        self.shared.leftovers.end(attempt);
-        match lived {
+        match self.shared.lives.spawn(life).await {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%attempt, "The life of a container failed: {error}");
+                self.shared.leftovers.end(attempt);
                 let (docker, settings) = (&self.shared.docker, &self.shared.settings);
                 remove::remove_strays(docker, settings, &attempt).await;
                 let words = format!("a fault in the worker ended the attempt: {error}");
@@ -230,6 +230,7 @@ impl DockerExecutor {
     /// Waits until every attempt whose future was dropped is removed, at most for `deadline`; says
     /// whether all are. To be called before the process ends.
     pub async fn settle(&self, deadline: Duration) -> bool {
+        self.shared.closing.cancel();
         self.shared.lives.close();
         let settled = tokio::time::timeout(deadline, self.shared.lives.wait()).await.is_ok();
         self.shared.lives.reopen();

@@ -46,7 +46,16 @@ pub(super) async fn remove_until_gone(docker: Docker, id: String, pause: Duratio
     tracing::debug!("Container {id} is gone");
 }
 
-fn pauses() -> ExponentialBuilder {
+/// Removes a container that nobody waits for, however long that takes.
+pub(super) async fn remove_surely(docker: Docker, id: String) {
+    if let Err(error) = remove(&docker, &id).await {
+        tracing::warn!("Container {id} is left behind: {error}");
+        remove_until_gone(docker, id, LEFT_PAUSE).await;
+    }
+}
+
+/// How long to wait before something is tried again, without end.
+pub(super) fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(REMOVE_PAUSE_MIN)
         .with_max_delay(REMOVE_PAUSE_MAX)
