@@ -55,6 +55,7 @@ settings! {
     WORKER_LOG_BYTES_MAX = "worker.log_bytes_max", "CLOUDAI_LOG_BYTES_MAX";
     WORKER_DISK_PERCENT_MAX = "worker.disk_percent_max", "CLOUDAI_DISK_PERCENT_MAX";
     WORKER_PULL_STALL = "worker.pull_stall", "CLOUDAI_PULL_STALL";
+    WORKER_ON_STOP = "worker.on_stop", "CLOUDAI_ON_STOP";
 }
 
 /// Where a value comes from.
@@ -247,7 +248,7 @@ fn read(path: &Path) -> Result<toml::Table, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::grammar::{MasterArgs, WorkerArgs};
+    use crate::grammar::{MasterArgs, OnStop, WorkerArgs};
 
     fn settings(text: &str, env: &'static [(&'static str, &'static str)]) -> Settings {
         let find = |name: &str| {
@@ -294,6 +295,21 @@ mod tests {
         let want = "worker.memory (environment CLOUDAI_WORKER_MEMORY) cannot be '2': 2 of what? \
                     Give a unit, for example 2GiB or 512MiB";
         assert_eq!(failure.message, want);
+    }
+
+    #[test]
+    fn a_worker_keeps_its_tasks_only_when_it_is_told_to_and_can() {
+        let on_stop = |file, executor: Option<&str>| {
+            let mut args = WorkerArgs { data_dir: Some("/data".into()), ..WorkerArgs::default() };
+            args.offer.executor = executor.map(str::to_owned);
+            settings(file, &[]).worker(&args).map(|worker| worker.on_stop)
+        };
+        assert_eq!(on_stop("", None), Ok(OnStop::Stop));
+        assert_eq!(on_stop("[worker]\non_stop = 'keep'", None), Ok(OnStop::Keep));
+        let failure = on_stop("[worker]\non_stop = 'wait'", None).unwrap_err();
+        assert!(failure.message.ends_with("cannot be 'wait': it is 'stop' or 'keep'"));
+        let failure = on_stop("[worker]\non_stop = 'keep'", Some("mock")).unwrap_err();
+        assert_eq!(failure.message, "tasks without containers end with their worker");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
+use cloudai_cli::grammar::OnStop;
 use cloudai_cli::{
     Failure, Interrupts, MasterSettings, Printer, Prompt, ReplEnd, ReplOptions, ReplStop,
     UpSettings, WorkerSettings, exit, harmless, run_repl,
@@ -15,9 +16,13 @@ use cloudai_cli::{
 use cloudai_master::{Master, MasterConfig, PolicyKind};
 use cloudai_worker::disk::DiskLimits;
 use cloudai_worker::executor::docker::VolumeSource;
-use cloudai_worker::{ATTEMPTS_MAX_DEFAULT, CapacityOverride, ExecutorConfig, WorkerConfig};
+use cloudai_worker::{
+    ATTEMPTS_MAX_DEFAULT, CapacityOverride, ExecutorConfig, LiveCount, WorkerConfig,
+};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+
+use crate::signals::OnSignal;
 
 /// How long a prompt may take to give the terminal back.
 const PROMPT_END_MAX: Duration = Duration::from_secs(1);
@@ -38,7 +43,7 @@ struct Role {
 
 impl Role {
     /// Starts log and runtime, and listens to signals.
-    fn start(&self, log_level: &str, goodbye: Option<&'static str>) -> Result<Runtime, Failure> {
+    fn start(&self, log_level: &str, on_signal: OnSignal) -> Result<Runtime, Failure> {
         crate::logging::start(log_level, &self.printer)?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
@@ -47,7 +52,7 @@ impl Role {
         let (interrupts, prompt) = (self.interrupts.clone(), self.prompt.clone());
         let shutdown = self.shutdown.clone();
         let inside = runtime.enter();
-        let listening = crate::signals::stop_role(interrupts, prompt, shutdown, goodbye);
+        let listening = crate::signals::stop_role(interrupts, prompt, shutdown, on_signal);
         drop(inside);
         listening.map(|()| runtime)
     }
@@ -56,7 +61,7 @@ impl Role {
 /// `cloudai master`.
 pub(crate) fn master(settings: &MasterSettings, user: Option<String>) -> Result<u8, Failure> {
     let role = Role::default();
-    let runtime = role.start(&settings.log_level, Some(GOODBYE))?;
+    let runtime = role.start(&settings.log_level, OnSignal::Stop(Some(GOODBYE)))?;
     warn_of_strangers(settings);
     runtime.block_on(async {
         let master = start_master(settings, role.shutdown.clone()).await?;
@@ -75,8 +80,14 @@ pub(crate) fn master(settings: &MasterSettings, user: Option<String>) -> Result<
 pub(crate) fn worker(settings: &WorkerSettings) -> Result<u8, Failure> {
     let config = worker_config(settings)?;
     let role = Role::default();
-    let runtime = role.start(&settings.log_level, None)?;
-    let ended = runtime.block_on(cloudai_worker::run(config, role.shutdown.cancelled_owned()));
+    let live_count = LiveCount::default();
+    let on_signal = match settings.on_stop {
+        OnStop::Stop => OnSignal::Stop(None),
+        OnStop::Keep => OnSignal::Leave(live_count.clone()),
+    };
+    let runtime = role.start(&settings.log_level, on_signal)?;
+    let shutdown = role.shutdown.cancelled_owned();
+    let ended = runtime.block_on(cloudai_worker::run(config, live_count, shutdown));
     ended.map(|()| exit::OK).map_err(|error| failure(&error))
 }
 
@@ -84,7 +95,7 @@ pub(crate) fn worker(settings: &WorkerSettings) -> Result<u8, Failure> {
 pub(crate) fn up(settings: &UpSettings) -> Result<u8, Failure> {
     let mut config = worker_config(&settings.worker)?;
     let role = Role::default();
-    let runtime = role.start(&settings.master.log_level, Some(GOODBYE))?;
+    let runtime = role.start(&settings.master.log_level, OnSignal::Stop(Some(GOODBYE)))?;
     warn_of_strangers(&settings.master);
     runtime.block_on(async {
         // The master stops after the worker, so that it still hears what the worker ran.
@@ -115,7 +126,8 @@ async fn run_both(
     role: &Role,
 ) -> Result<(), Failure> {
     let worker = async {
-        let ended = cloudai_worker::run(config, role.shutdown.cancelled()).await;
+        let ended =
+            cloudai_worker::run(config, LiveCount::default(), role.shutdown.cancelled()).await;
         stop_master.cancel();
         ended.map_err(|error| failure(&error))
     };

@@ -364,3 +364,21 @@ fn a_log_of_which_the_master_has_more_than_the_worker_goes_no_further() {
     assert!(detail.to_string().contains("after a power failure"), "{detail:#}");
     world.check_gone();
 }
+
+#[test]
+fn a_worker_that_keeps_its_tasks_is_stopped_and_started_again_under_them() {
+    let mut world = World::start();
+    world.worker.process.kill();
+    world.worker = world.cluster.worker("worker-1", &["--on-stop", "keep"]);
+    let (task, container) = world.submit_waiting();
+    world.worker.process.terminate();
+    assert_eq!(world.worker.process.wait_end(), 0, "{}", world.worker.process.said());
+    let words = "Shutting down worker... 1 task goes on; start the worker again to take it up";
+    assert!(world.worker.process.said().contains(words), "{}", world.worker.process.said());
+    assert_eq!(engine::inspect(&container)["State"]["Status"], "running");
+    assert_eq!(world.cluster.task(&task)["attempts"].as_array().unwrap().len(), 1);
+    world.worker = world.cluster.worker("worker-1", &["--on-stop", "keep"]);
+    let_go(&container);
+    world.check_whole(&task);
+    assert_eq!(world.count("create "), 1, "{}", world.events.said());
+}

@@ -13,6 +13,7 @@
 mod adopt;
 mod clock;
 mod config;
+mod connection;
 mod data_dir;
 pub mod disk;
 mod engine;
@@ -35,7 +36,7 @@ use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cloudai_model::{HelloNumber, Resources, WorkerId};
@@ -60,12 +61,29 @@ use crate::unary::Unary;
 /// How long containers may take to go once everything else is over.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How many attempts run now, for whoever watches the worker. Clones count the same.
+#[derive(Debug, Clone, Default)]
+pub struct LiveCount(Arc<AtomicUsize>);
+
+impl LiveCount {
+    /// So many.
+    pub fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, count: usize) {
+        self.0.store(count, Ordering::Relaxed);
+    }
+}
+
 /// Runs a worker until `shutdown` is ready and everything that it ran has stopped.
 ///
 /// It prints its progress as `tracing` events. A master or an engine that is away is waited for,
-/// unless `config.once` is set; an error means that going on makes no sense.
+/// unless `config.once` is set; an error means that going on makes no sense. A process that ends
+/// meanwhile, however abruptly, loses nothing: the next one takes up what it ran.
 pub async fn run(
     config: WorkerConfig,
+    live_count: LiveCount,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), WorkerError> {
     tracing::info!("Starting Worker Node: {}", config.id);
@@ -97,6 +115,7 @@ pub async fn run(
         welcomed: CancellationToken::new(),
         boot_id,
         live: LiveRuns::default(),
+        live_count,
         log_bytes_max: config.disk.log_bytes_max(),
         tracker: TaskTracker::new(),
         closing: CancellationToken::new(),

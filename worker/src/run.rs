@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::LiveCount;
 use crate::adopt::{How, Resumed};
 use crate::clock;
 use crate::data_dir::DataDir;
@@ -64,6 +65,7 @@ pub(crate) struct RunContext {
     /// Of the machine.
     pub(crate) boot_id: String,
     pub(crate) live: LiveRuns,
+    pub(crate) live_count: LiveCount,
     /// Most bytes of disk that one log takes.
     pub(crate) log_bytes_max: u64,
     /// Every run; closed when the process ends.

@@ -5,7 +5,6 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -25,6 +24,7 @@ use tonic::transport::Endpoint;
 use crate::adopt::Resumed;
 use crate::clock;
 use crate::config::WorkerError;
+use crate::connection::{Connection, Signal, say_goodbye};
 use crate::executor::StopRequest;
 use crate::health::Health;
 use crate::link::{self, Link, LinkError};
@@ -36,8 +36,6 @@ use crate::uplink;
 const EVENTS_LEN_MAX: usize = 4096;
 /// Notes and refusals that wait for the connection; the oldest go first when there are more.
 const NOTES_LEN_MAX: usize = 1024;
-/// How long the end of the stream may take after the goodbye.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a stop may take beyond the grace of the longest attempt.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
 
@@ -63,45 +61,6 @@ pub(crate) struct Heritage {
     pub(crate) attempts: Vec<Resumed>,
     /// Until when their leases run.
     pub(crate) lease: LeaseTimes,
-}
-
-type Opening = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
-
-/// Where the connection stands.
-enum Connection {
-    Opening(Opening),
-    Waiting(Pin<Box<tokio::time::Sleep>>),
-    Open(Box<Link>),
-}
-
-/// What a connection has to say.
-enum Signal {
-    Opened(Result<Link, LinkError>),
-    TryAgain,
-    Heartbeat,
-    Down(Result<Option<SessionDown>, Status>),
-    MaySend,
-}
-
-impl Connection {
-    /// The next signal. Nothing is lost when it is dropped before it is ready.
-    async fn next(&mut self, wants_to_send: bool) -> Signal {
-        match self {
-            Self::Opening(opening) => Signal::Opened(opening.await),
-            Self::Waiting(pause) => {
-                pause.await;
-                Signal::TryAgain
-            }
-            Self::Open(link) => tokio::select! {
-                message = link.down.message() => Signal::Down(message),
-                _ = link.heartbeat.tick() => Signal::Heartbeat,
-                permit = link.up.reserve(), if wants_to_send => match permit {
-                    Ok(_) => Signal::MaySend,
-                    Err(_) => Signal::Down(Ok(None)),
-                },
-            },
-        }
-    }
 }
 
 /// The loop and all that it owns.
@@ -145,6 +104,7 @@ impl SessionLoop {
             (attempt, run::resume(&context, resumed, events_sender.clone()))
         };
         let runs = heritage.attempts.into_iter().map(resume).collect();
+        context.live_count.set(ledger.live_count());
         Self {
             identity,
             context,
@@ -373,6 +333,7 @@ impl SessionLoop {
                 Effect::Refuse { attempt, reason } => self.refuse(attempt, reason),
             }
         }
+        self.context.live_count.set(self.ledger.live_count());
         let renewed_at = self.ledger.renewed_at();
         self.renewed.send_if_modified(|known| std::mem::replace(known, renewed_at) != renewed_at);
         // What `start` did with the scratch space meanwhile is empty again.
@@ -478,23 +439,6 @@ impl SessionLoop {
     pub(crate) fn renewals(&self) -> watch::Receiver<Monotonic> {
         self.renewed.subscribe()
     }
-}
-
-/// Sends the last message and waits until the master has seen the end of the stream; says whether
-/// it has.
-async fn say_goodbye(link: Link) -> bool {
-    let Link { up, mut down, .. } = link;
-    let goodbye = async {
-        up.send(to_wire::goodbye("shutdown")).await.ok()?;
-        drop(up);
-        while down.message().await.ok()?.is_some() {}
-        Some(())
-    };
-    let said = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await.ok().flatten().is_some();
-    if !said {
-        tracing::debug!("The master did not end the session in time");
-    }
-    said
 }
 
 fn is_end(report: &AttemptReport) -> bool {

@@ -20,7 +20,7 @@ pub use client::{
     TasksArgs, WaitArgs, WorkersArgs,
 };
 pub use repl::{ReplCommand, ReplLine};
-pub use roles::{HostVolume, MasterArgs, OfferArgs, UpArgs, WorkerArgs};
+pub use roles::{HostVolume, MasterArgs, OfferArgs, OnStop, UpArgs, WorkerArgs};
 pub use submit::{NetworkName, PullName, SubmitArgs, TaskTypeName};
 
 use crate::exit;

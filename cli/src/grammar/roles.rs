@@ -1,6 +1,7 @@
 //! The flags of the roles. Each is also a setting: flag, else environment, else cloudai.toml, else
 //! the default; see `settings.rs`, which resolves them.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -130,9 +131,43 @@ pub struct WorkerArgs {
     /// [env: CLOUDAI_LOG_LEVEL, RUST_LOG]
     #[arg(long, value_name = "LEVEL")]
     pub log_level: Option<String>,
+    /// At SIGTERM and Ctrl-C: stop ends its tasks, which run elsewhere; keep lets them go on, and
+    /// the next start takes them up [default: stop] [env: CLOUDAI_ON_STOP]
+    #[arg(long, value_name = "stop|keep")]
+    pub on_stop: Option<OnStop>,
     /// What it offers, and how it runs tasks.
     #[command(flatten)]
     pub offer: OfferArgs,
+}
+
+/// What becomes of a worker's tasks when the worker is told to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnStop {
+    /// They are stopped, and the master gives them to others.
+    Stop,
+    /// They go on, and the next process of this worker takes them up.
+    Keep,
+}
+
+impl FromStr for OnStop {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "stop" => Ok(Self::Stop),
+            "keep" => Ok(Self::Keep),
+            _ => Err("it is 'stop' or 'keep'".to_owned()),
+        }
+    }
+}
+
+impl fmt::Display for OnStop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stop => "stop",
+            Self::Keep => "keep",
+        })
+    }
 }
 
 /// Reads `50052` or `:50052`, as the specification writes it.

@@ -8,10 +8,11 @@ use std::str::FromStr;
 use super::{
     BIND, DATA_DIR, GRPC_PORT, HTTP_PORT, INSECURE, LOG_LEVEL, POLICY, Settings, WORKER_CPUS,
     WORKER_DISK_PERCENT_MAX, WORKER_EXECUTOR, WORKER_ID, WORKER_IP, WORKER_LOG_BYTES_MAX,
-    WORKER_MASTER, WORKER_MEMORY, WORKER_PORT, WORKER_PULL_STALL, WORKER_STORAGE, WORKER_VOLUMES,
+    WORKER_MASTER, WORKER_MEMORY, WORKER_ON_STOP, WORKER_PORT, WORKER_PULL_STALL, WORKER_STORAGE,
+    WORKER_VOLUMES,
 };
 use crate::failure::Failure;
-use crate::grammar::{HostVolume, MasterArgs, OfferArgs, UpArgs, WorkerArgs};
+use crate::grammar::{HostVolume, MasterArgs, OfferArgs, OnStop, UpArgs, WorkerArgs};
 use crate::units::{ByteSize, Count, Span};
 
 const GRPC_PORT_DEFAULT: u16 = 50051;
@@ -87,6 +88,8 @@ pub struct WorkerSettings {
     pub disk_percent_max: u8,
     /// How long the pull of an image may go on without progress, in milliseconds.
     pub pull_stall_ms: u64,
+    /// What becomes of its tasks when it is told to stop.
+    pub on_stop: OnStop,
     /// A filter for tracing.
     pub log_level: String,
 }
@@ -128,6 +131,11 @@ impl Settings {
         let log_level = self.log_level(args.log_level.clone())?;
         let id = self.pick(WORKER_ID, args.id.clone(), host_name)?;
         let offer = self.offer(&args.offer)?;
+        let on_stop = self.pick(WORKER_ON_STOP, args.on_stop, || OnStop::Stop)?;
+        if on_stop == OnStop::Keep && offer.executor == "mock" && !self.only_shows {
+            return Err(Failure::usage("tasks without containers end with their worker")
+                .hint("leave out --on-stop keep, or use --executor docker"));
+        }
         Ok(WorkerSettings {
             // Every worker has its own place, so that several fit on one machine, beside a master.
             data_dir: data_dir.join("workers").join(&id),
@@ -138,6 +146,7 @@ impl Settings {
             })?,
             port: self.pick(WORKER_PORT, args.port, || WORKER_PORT_DEFAULT)?,
             once: args.once,
+            on_stop,
             bind,
             log_level,
             ..offer
@@ -158,6 +167,7 @@ impl Settings {
             offer: args.offer.clone(),
             ip: None,
             once: false,
+            on_stop: Some(OnStop::Stop),
         })?;
         Ok(UpSettings { master, worker })
     }
@@ -190,6 +200,7 @@ impl Settings {
                 DISK_PERCENT_MAX_DEFAULT
             })?,
             pull_stall_ms: self.pick(WORKER_PULL_STALL, args.pull_stall, || PULL_STALL_DEFAULT)?.0,
+            on_stop: OnStop::Stop,
             log_level: String::new(),
         })
     }

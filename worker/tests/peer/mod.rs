@@ -20,7 +20,7 @@ use cloudai_proto::cluster::master_worker_server::{MasterWorker, MasterWorkerSer
 use cloudai_proto::cluster::*;
 use cloudai_proto::convert::{Change, Hello, Orders, Report, from_wire, to_wire};
 use cloudai_worker::disk::DiskLimits;
-use cloudai_worker::{CapacityOverride, ExecutorConfig, WorkerConfig, WorkerError};
+use cloudai_worker::{CapacityOverride, ExecutorConfig, LiveCount, WorkerConfig, WorkerError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -222,7 +222,7 @@ impl Worker {
         let mut config = config(master, data_dir.clone());
         change(&mut config);
         let (shutdown, asked) = oneshot::channel();
-        let task = tokio::spawn(cloudai_worker::run(config, async {
+        let task = tokio::spawn(cloudai_worker::run(config, LiveCount::default(), async {
             // A test that ends without asking has dropped the sender: that is asking, too.
             let _ = asked.await;
         }));
