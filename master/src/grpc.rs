@@ -13,7 +13,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cloudai_master_core::bounds;
+use cloudai_master_core::{Answer, Command, bounds};
 use cloudai_model::{AttemptId, Session, TaskState, WorkerId};
 use cloudai_proto::agent::master_agent_server::MasterAgentServer;
 use cloudai_proto::cluster;
@@ -84,8 +84,8 @@ pub(crate) async fn serve(
 
 impl Services {
     /// The worker that holds an attempt. Refuses bytes of one that is not the current one of its
-    /// task, or that another session holds. A peer without a session (a unary worker) is only asked
-    /// for the attempt.
+    /// task, or that another session holds. A peer without a session is only asked for the attempt,
+    /// and for a holder that is a unary worker: it lives, for it sends something.
     async fn check_holder(
         &self,
         attempt: AttemptId,
@@ -101,15 +101,21 @@ impl Services {
             TaskState::Live(live) if live.attempt == attempt.no => live.find_hold(),
             _ => None,
         };
-        match hold {
-            Some(hold) if session.is_none_or(|session| session == hold.session) => {
-                Ok(hold.worker.clone())
-            }
-            _ => {
-                let words = format!("{attempt} is not the current attempt any more");
-                Err(Status::failed_precondition(words))
+        let Some(hold) = hold.filter(|hold| session.is_none_or(|claim| claim == hold.session))
+        else {
+            let words = format!("{attempt} is not the current attempt any more");
+            return Err(Status::failed_precondition(words));
+        };
+        if session.is_none() {
+            let (worker, changes) = (hold.worker.clone(), Vec::new());
+            let alive = Command::Report { worker, session, sequence: 0, changes, full: None };
+            let answer = self.heart.command(alive).await.map_err(|error| heart_status(&error))?;
+            if let Answer::Rejected(_) = answer {
+                let words = format!("{attempt} is held under a session, which this call lacks");
+                return Err(Status::failed_precondition(words));
             }
         }
+        Ok(hold.worker.clone())
     }
 }
 

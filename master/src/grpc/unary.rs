@@ -8,7 +8,7 @@ use cloudai_proto::log_record::{LogStream, encode};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::mpsc;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::{Services, heart_status, io_status};
 use crate::clock;
@@ -118,7 +118,7 @@ pub(super) async fn completion(
     // looked up is not stale: the worker brings it again.
     let holder = services.check_holder(result.attempt, None).await;
     if let Err(status) = &holder
-        && status.code() == tonic::Code::Unavailable
+        && !matches!(status.code(), Code::NotFound | Code::FailedPrecondition)
     {
         return Err(status.clone());
     }

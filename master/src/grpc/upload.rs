@@ -202,31 +202,50 @@ mod tests {
         Command::Report { worker, session, sequence: 0, changes, full }
     }
 
-    #[tokio::test]
-    async fn an_attempt_is_not_lost_while_its_files_come_in() {
-        let dir = tempfile::tempdir().unwrap();
-        let services = services(dir.path());
-        let hello = WorkerHello {
+    fn hello(kind: WorkerKind) -> Command {
+        Command::Hello(WorkerHello {
             id: plain(),
             session: None,
-            kind: WorkerKind::Unary,
+            kind,
             address: "127.0.0.1:1".to_owned(),
             capacity: TaskSpec::DEFAULT_NEEDS,
             volumes: BTreeSet::new(),
             version: String::new(),
-            held: None,
+            held: (kind == WorkerKind::Session).then(Vec::new),
             degraded: None,
             number: None,
-        };
+        })
+    }
+
+    fn submit() -> Command {
         let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
         let (shape, request, known) = (JobShape::Single, None, None);
+        Command::Submit(Submission { spec, shape, request, known })
+    }
+
+    #[tokio::test]
+    async fn files_without_a_session_are_refused_of_a_worker_that_has_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services(dir.path());
+        let attempt: AttemptId = "task-1-a1".parse().unwrap();
+        for command in [hello(WorkerKind::Session), submit()] {
+            let answer = services.heart.command(command).await.unwrap();
+            assert!(!matches!(answer, Answer::Rejected(_)), "{answer:?}");
+        }
+        let refused = begin(&services, attempt, 0).await.map(|_| ()).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::FailedPrecondition);
+        assert!(refused.message().contains("held under a session"), "{refused}");
+        assert!(begin(&services, attempt, 1).await.is_ok());
+        services.heart.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_attempt_is_not_lost_while_its_files_come_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let services = services(dir.path());
         let attempt: AttemptId = "task-1-a1".parse().unwrap();
         let started = AttemptReport { attempt, what: ReportWhat::Started(clock::wall()) };
-        for command in [
-            Command::Hello(hello),
-            Command::Submit(Submission { spec, shape, request, known }),
-            heartbeat(vec![started]),
-        ] {
+        for command in [hello(WorkerKind::Unary), submit(), heartbeat(vec![started])] {
             let answer = services.heart.command(command).await.unwrap();
             assert!(!matches!(answer, Answer::Rejected(_)), "{answer:?}");
         }

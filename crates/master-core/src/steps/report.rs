@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cloudai_model::{
     AttemptId, AttemptReport, Event, LiveState, LossCause, Now, ReportWhat, Session, StopReason,
-    WorkerId, WorkerKind,
+    WorkerId, WorkerKind, WorkerRecord,
 };
 
 use crate::batch::{Batch, Effect, Order};
@@ -31,9 +31,7 @@ pub(crate) fn report(core: &mut Core, now: Now, report: Report, batch: &mut Batc
         return Answer::Rejected(Rejection::NotRegistered(worker));
     };
     let current = known.record.session;
-    if let Some(claimed) = session
-        && let Err(rejection) = hello::check_session(&worker, current, claimed)
-    {
+    if let Err(rejection) = check_claim(&known.record, session) {
         core.stale_reports += 1;
         return Answer::Rejected(rejection);
     }
@@ -47,6 +45,16 @@ pub(crate) fn report(core: &mut Core, now: Now, report: Report, batch: &mut Batc
         Core::send(batch, &worker, current, Order::Acknowledge { sequence });
     }
     Answer::Reported
+}
+
+/// Whether a report is of the process that the worker is now. Only a unary worker has no session:
+/// from the name of one that has, it is the word of another process.
+fn check_claim(record: &WorkerRecord, session: Option<Session>) -> Result<(), Rejection> {
+    match (session, record.kind) {
+        (Some(claimed), _) => hello::check_session(&record.id, record.session, claimed),
+        (None, WorkerKind::Unary) => Ok(()),
+        (None, WorkerKind::Session) => Err(Rejection::NotRegistered(record.id.clone())),
+    }
 }
 
 /// Takes each report of an attempt for itself.

@@ -1,9 +1,10 @@
 //! Reports that are not of the current attempt, worker and session change nothing.
 
 use cloudai_model::{AttemptId, Cause, Event, HelloNumber, Session, Timestamp};
+use cloudai_scheduler::Standing;
 
 use super::world::{World, accepted, ended, ended_after, hello_of, started, worker};
-use crate::{Answer, Command, Rejection, WorkerHello};
+use crate::{Answer, Command, FullReport, Rejection, WorkerHello, bounds};
 
 #[test]
 fn a_report_of_an_old_session_counts_for_nothing() {
@@ -23,6 +24,30 @@ fn a_report_of_an_old_session_counts_for_nothing() {
     assert_eq!(answer, Answer::Rejected(Rejection::Superseded(worker("worker-1"))));
     assert_eq!((sent.as_str(), world.core.stale_reports), ("", 1));
     assert_eq!(world.state("task-1"), "assigned a2 worker-1");
+}
+
+#[test]
+fn a_report_without_a_session_counts_for_nothing_from_a_worker_that_has_one() {
+    let mut world = World::new();
+    world.hello("worker-1", 2);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    world.now_ms += bounds::INACTIVE_AFTER_MS;
+    let old = |changes, full| {
+        let (worker, session) = (worker("worker-1"), None);
+        Command::Report { worker, session, sequence: 0, changes, full }
+    };
+    let nothing = Some(FullReport { held: Vec::new(), degraded: None });
+    for command in [old(Vec::new(), nothing), old(vec![ended("task-1-a1", Cause::Exit(0))], None)] {
+        let (answer, sent) = world.turn(command);
+        assert_eq!(answer, Answer::Rejected(Rejection::NotRegistered(worker("worker-1"))));
+        assert_eq!(sent, "");
+    }
+    assert_eq!(world.core.stale_reports, 2);
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+    // Nor is it a sign of life.
+    world.pass(0);
+    assert_eq!(world.standing("worker-1"), Standing::Inactive);
 }
 
 #[test]
