@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::binary::run;
 
 /// Bytes that are written at once while a disk is filled.
-const PIECE: [u8; 64 << 10] = [0; 64 << 10];
+static PIECE: [u8; 64 << 10] = [0; 64 << 10];
 
 /// A mounted disk.
 pub struct SmallDisk {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cloudai_database::{Store, StoreError};
 use cloudai_master_core::{
-    Answer, Batch, ClusterView, Command, Core, Effect, Input, Settings, Token, WorkerHello,
+    Answer, Batch, ClusterView, Command, Core, Effect, Input, Token, WorkerHello,
 };
 use cloudai_model::{Event, JobId, JobShape, Monotonic, Now, RequestId, WorkerId};
 use cloudai_scheduler::Policy;
@@ -412,6 +412,7 @@ fn describe(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use cloudai_database::MemoryStore;
+    use cloudai_master_core::Settings;
     use cloudai_master_core::{CancelTarget, Submission};
     use cloudai_model::TaskSpec;
     use cloudai_scheduler::PolicyKind;
