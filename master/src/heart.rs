@@ -27,6 +27,7 @@ use cloudai_proto::convert::Orders;
 use cloudai_scheduler::Policy;
 use thiserror::Error;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock;
 use crate::dispatch::Link;
@@ -225,11 +226,13 @@ fn tell_restored(snapshot: &Snapshot) {
 }
 
 /// Restores the core and starts the thread. The thread ends when it is told to stop; the store is
-/// closed when it is joined.
+/// closed when it is joined. However it ends, `shutdown` is cancelled: without it there is no
+/// master.
 pub(crate) fn start(
     mut store: Box<dyn Store>,
     settings: HeartSettings,
-) -> Result<(HeartHandle, JoinHandle<()>), StartError> {
+    shutdown: CancellationToken,
+) -> Result<(HeartHandle, JoinHandle<Result<(), StartError>>), StartError> {
     let snapshot = store.load()?;
     tell_restored(&snapshot);
     let core = Core::restore(snapshot, settings.core, clock::now())?;
@@ -242,7 +245,10 @@ pub(crate) fn start(
         .map_err(StartError::Thread)?;
     let thread = std::thread::Builder::new()
         .name("heart".to_owned())
-        .spawn(move || runtime.block_on(heart.run(messages)))
+        .spawn(move || {
+            let _ends_all = shutdown.drop_guard();
+            runtime.block_on(heart.run(messages))
+        })
         .map_err(StartError::Thread)?;
     Ok((HeartHandle { inbox, changes }, thread))
 }

@@ -66,8 +66,18 @@ pub enum MasterError {
     #[error("a server of the master failed; start the master again, and report what it printed")]
     Serve,
     /// The thread that owns core and store panicked; nothing that was answered is lost.
-    #[error("the master's main thread failed; start the master again, and report what it printed")]
+    #[error(
+        "the master's main thread failed, so the master ended. Nothing that was accepted is lost: \
+         start the master again, and it goes on from its store. The log above says what happened: \
+         keep it and report it"
+    )]
     Heart,
+    /// The store failed, and then it could not be read; nothing that was answered is lost.
+    #[error(
+        "the store failed and cannot be read again, so the master ended. Nothing that was accepted \
+         is lost: see to the disk, then start the master again. The log above says what happened"
+    )]
+    StoreGone(#[source] StartError),
 }
 
 /// A master that runs.
@@ -76,7 +86,7 @@ pub struct Master {
     http_addr: SocketAddr,
     router: axum::Router,
     heart: HeartHandle,
-    thread: JoinHandle<()>,
+    thread: JoinHandle<Result<(), StartError>>,
     shutdown: CancellationToken,
     grpc: tokio::task::JoinHandle<Result<(), MasterError>>,
     http: tokio::task::JoinHandle<()>,
@@ -88,7 +98,15 @@ impl Master {
         config: MasterConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, MasterError> {
-        let store = open_store(&config)?;
+        Self::start_with(open_store(&config)?, config, shutdown).await
+    }
+
+    /// Takes the ports and serves what the store holds.
+    async fn start_with(
+        store: Box<dyn Store>,
+        config: MasterConfig,
+        shutdown: CancellationToken,
+    ) -> Result<Self, MasterError> {
         let description = store.describe();
         tracing::info!("Store: {description}");
         let grpc_listener = bind(config.grpc_addr, "workers and agents", "--grpc-port").await?;
@@ -102,7 +120,7 @@ impl Master {
             policy: config.policy.build(),
             agent_deadline_ms: config.agent_deadline_ms,
         };
-        let (heart, thread) = heart::start(store, settings)?;
+        let (heart, thread) = heart::start(store, settings, shutdown.clone())?;
         let agents = Arc::new(AgentRecord::new(config.agent_deadline_ms));
         let probe = Arc::clone(&agents);
         let router = http::router(HttpState {
@@ -154,8 +172,8 @@ impl Master {
         http::backend(self.router.clone(), runtime)
     }
 
-    /// Serves until the shutdown, or until a server fails; then ends everything in good order and
-    /// closes the store.
+    /// Serves until the shutdown, or until a server or the heart fails; then ends all of it in good
+    /// order and closes the store.
     pub async fn wait(mut self) -> Result<(), MasterError> {
         let ended = tokio::select! {
             () = self.shutdown.cancelled() => Ok(()),
@@ -168,7 +186,7 @@ impl Master {
         let joined = tokio::task::spawn_blocking(move || thread.join()).await;
         ended?;
         match joined {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(ended)) => ended.map_err(MasterError::StoreGone),
             _ => Err(MasterError::Heart),
         }
     }
@@ -197,4 +215,116 @@ async fn bind(
 
 fn addr_of(listener: &TcpListener) -> Result<SocketAddr, MasterError> {
     listener.local_addr().map_err(|_| MasterError::Serve)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::Duration;
+
+    use cloudai_database::{MemoryStore, Reader};
+    use cloudai_master_core::{Command, Submission};
+    use cloudai_model::{Event, JobId, JobShape, Journal, RequestId, Snapshot, TaskSpec};
+    use cloudai_scheduler::PolicyKind;
+
+    use super::*;
+    use crate::heart::HeartError;
+
+    /// Far above what anything here takes; reaching it is a failure.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// A store behind which something breaks for good with the first commit.
+    #[derive(Default)]
+    struct BreakingStore {
+        store: MemoryStore,
+        panics: bool,
+        is_broken: bool,
+    }
+
+    impl BreakingStore {
+        fn error() -> StoreError {
+            let source = std::io::Error::other("the disk does not answer");
+            StoreError::Io { doing: "use", path: "cloudai.db".into(), source }
+        }
+    }
+
+    impl Journal for BreakingStore {
+        type Error = StoreError;
+
+        fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
+            if events.is_empty() {
+                return Ok(());
+            }
+            assert!(!self.panics, "a fact that cannot be");
+            self.is_broken = true;
+            Err(Self::error())
+        }
+    }
+
+    impl Store for BreakingStore {
+        fn load(&mut self) -> Result<Snapshot, StoreError> {
+            if self.is_broken { Err(Self::error()) } else { self.store.load() }
+        }
+
+        fn find_request(
+            &mut self,
+            id: &RequestId,
+        ) -> Result<Option<(JobId, JobShape)>, StoreError> {
+            self.store.find_request(id)
+        }
+
+        fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
+            self.store.reader()
+        }
+
+        fn describe(&self) -> String {
+            self.store.describe()
+        }
+    }
+
+    /// How a master ends whose store breaks at the first submit.
+    async fn end_of(store: BreakingStore) -> MasterError {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let data = tempfile::tempdir().unwrap();
+        let config = MasterConfig {
+            grpc_addr: any,
+            http_addr: any,
+            data_dir: data.path().to_owned(),
+            policy: PolicyKind::FirstFit,
+            agent_deadline_ms: None,
+            host_names: None,
+        };
+        let shutdown = CancellationToken::new();
+        let master = Master::start_with(Box::new(store), config, shutdown.clone()).await.unwrap();
+        let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
+        let (shape, request, known) = (JobShape::Single, None, None);
+        let submit = Command::Submit(Submission { spec, shape, request, known });
+        let refused = master.heart.command(submit).await;
+        assert!(
+            matches!(refused, Err(HeartError::Stopped | HeartError::Storage(_))),
+            "{refused:?}"
+        );
+        let ended = tokio::time::timeout(DEADLINE, master.wait()).await;
+        let error = ended.expect("the master ends by itself").unwrap_err();
+        assert!(shutdown.is_cancelled(), "whoever runs beside it ends with it");
+        error
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_master_whose_main_thread_fails_ends_and_says_what_to_do() {
+        let error = end_of(BreakingStore { panics: true, ..BreakingStore::default() }).await;
+        assert!(matches!(error, MasterError::Heart), "{error}");
+        for words in ["Nothing that was accepted is lost", "start the master again", "log above"] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_master_whose_store_cannot_be_read_any_more_ends_and_says_what_to_do() {
+        let error = end_of(BreakingStore::default()).await;
+        assert!(matches!(error, MasterError::StoreGone(StartError::Store(_))), "{error}");
+        for words in ["Nothing that was accepted is lost", "start the master again", "the disk"] {
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
 }

@@ -182,13 +182,14 @@ mod tests {
         let policy = PolicyKind::FirstFit.build();
         let core = Settings::default();
         let settings = HeartSettings { core, policy, agent_deadline_ms: None };
+        let shutdown = CancellationToken::new();
         Services {
-            heart: heart::start(Box::new(store), settings).unwrap().0,
+            heart: heart::start(Box::new(store), settings, shutdown.clone()).unwrap().0,
             readers,
             files: Arc::new(TaskFiles::new(dir)),
             usage: Arc::new(UsageTable::default()),
             agents: Arc::new(AgentRecord::new(None)),
-            shutdown: CancellationToken::new(),
+            shutdown,
         }
     }
 

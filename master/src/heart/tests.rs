@@ -22,22 +22,24 @@ use crate::grpc::attach_known;
 /// Far above what anything here takes; reaching it is a failure.
 const DEADLINE: Duration = Duration::from_secs(30);
 
-fn beat(dir: &Path) -> (HeartHandle, JoinHandle<()>) {
+type Beat = JoinHandle<Result<(), StartError>>;
+
+fn beat(dir: &Path) -> (HeartHandle, Beat) {
     beat_over(Box::new(SqliteStore::open(dir).unwrap()))
 }
 
-fn beat_over(store: Box<dyn Store>) -> (HeartHandle, JoinHandle<()>) {
+fn beat_over(store: Box<dyn Store>) -> (HeartHandle, Beat) {
     let settings = HeartSettings {
         core: Settings::default(),
         policy: PolicyKind::FirstFit.build(),
         agent_deadline_ms: None,
     };
-    start(store, settings).unwrap()
+    start(store, settings, CancellationToken::new()).unwrap()
 }
 
-async fn end((heart, thread): (HeartHandle, JoinHandle<()>)) {
+async fn end((heart, thread): (HeartHandle, Beat)) {
     heart.stop().await;
-    tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
 }
 
 fn worker() -> WorkerId {

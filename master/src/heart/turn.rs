@@ -15,7 +15,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::agent_gate::AgentGate;
 use super::console::Console;
 use super::points::Watched;
-use super::{Change, HeartError, HeartSettings, Message, Reply};
+use super::{Change, HeartError, HeartSettings, Message, Reply, StartError};
 use crate::clock;
 use crate::dispatch::{Dispatch, Link};
 
@@ -25,7 +25,9 @@ const MESSAGES_PER_TURN_MAX: usize = 1_024;
 const STALL_MS_MAX: u64 = 5_000;
 /// How long a store that has no room is left alone before time and plans ask it for some again.
 const FULL_PAUSE_MS: u64 = 2_000;
-/// Pause between attempts to read a store that fails.
+/// How often a store that failed is read until it is given up.
+const RELOAD_TRIES_MAX: u32 = 10;
+/// Pause between two of them.
 const RELOAD_PAUSE: Duration = Duration::from_millis(500);
 
 pub(super) struct Heart {
@@ -97,7 +99,11 @@ impl Heart {
         }
     }
 
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) {
+    /// Runs until it is told to stop, or until the store cannot be read any more.
+    pub(super) async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Message>,
+    ) -> Result<(), StartError> {
         let mut messages = Vec::with_capacity(MESSAGES_PER_TURN_MAX);
         loop {
             let deadline = self.next_deadline();
@@ -110,13 +116,13 @@ impl Heart {
             tokio::select! {
                 count = inbox.recv_many(&mut messages, MESSAGES_PER_TURN_MAX) => {
                     if count == 0 {
-                        return;
+                        return Ok(());
                     }
                 }
                 () = sleep => {}
             }
-            if self.turn(messages.drain(..)) {
-                return;
+            if self.turn(messages.drain(..))? {
+                return Ok(());
             }
         }
     }
@@ -127,7 +133,7 @@ impl Heart {
     }
 
     /// Takes everything that came in; true when it was told to stop.
-    fn turn(&mut self, messages: impl Iterator<Item = Message>) -> bool {
+    fn turn(&mut self, messages: impl Iterator<Item = Message>) -> Result<bool, StartError> {
         let now = clock::now();
         self.look_for_stall(now);
         let is_full = self.full_until.is_some_and(|until| now.mono < until);
@@ -151,9 +157,9 @@ impl Heart {
                 self.release(effects, &mut waiters);
                 self.answer_questions(now, &mut waiters);
             }
-            Err(error) => self.start_over(now, &error, waiters),
+            Err(error) => self.start_over(now, &error, waiters)?,
         }
-        stop
+        Ok(stop)
     }
 
     /// A master that was stopped itself must not hold the silence against its workers: their
@@ -312,30 +318,41 @@ impl Heart {
     }
 
     /// The store did not keep the turn: nothing of it happened.
-    fn start_over(&mut self, now: Now, error: &StoreError, mut waiters: Waiters) {
+    fn start_over(
+        &mut self,
+        now: Now,
+        error: &StoreError,
+        mut waiters: Waiters,
+    ) -> Result<(), StartError> {
         if matches!(error, StoreError::Full { .. }) {
-            self.go_on_without_room(now, error, &mut waiters);
+            let gone_on = self.go_on_without_room(now, error, &mut waiters);
             waiters.refuse(&HeartError::of_store(error));
-            return;
+            return gone_on;
         }
         tracing::error!("{}", describe(error));
         waiters.refuse(&HeartError::of_store(error));
-        self.reload();
+        self.reload()?;
         // Every worker says hello again and tells what it holds.
         self.dispatch.disconnect_sessions();
+        Ok(())
     }
 
     /// A store without room can be read, and what it holds is true. The sessions stay: what is
     /// heard of the workers keeps their leases alive, so that what runs goes on, and what they had
     /// to say comes again with their next full reports. Whoever only looks is answered.
-    fn go_on_without_room(&mut self, now: Now, error: &StoreError, waiters: &mut Waiters) {
+    fn go_on_without_room(
+        &mut self,
+        now: Now,
+        error: &StoreError,
+        waiters: &mut Waiters,
+    ) -> Result<(), StartError> {
         let mut pause_ms = FULL_PAUSE_MS;
         if self.full_until.is_none() {
             tracing::error!("{}", describe(error));
             // The first time may be the last: it is asked again at once.
             pause_ms = 0;
         }
-        self.reload();
+        self.reload()?;
         self.full_until = Some(clock::now().mono.plus_ms(pause_ms));
         let mut batch = Batch::default();
         for (from, command) in std::mem::take(&mut waiters.signs_of_life) {
@@ -348,27 +365,38 @@ impl Heart {
             }
             Err(error) => {
                 tracing::error!("{}", describe(&error));
-                self.reload();
+                self.reload()?;
                 self.dispatch.disconnect_sessions();
             }
         }
+        Ok(())
     }
 
-    /// Makes the core anew. Waits here, without taking commands, until the store can be read.
-    fn reload(&mut self) {
+    /// Makes the core anew. Waits here, without taking commands, until the store can be read; when
+    /// it cannot for long, whoever starts masters has to try.
+    fn reload(&mut self) -> Result<(), StartError> {
+        let mut tries = 0;
         loop {
-            let restored = self.store.load().map_err(|error| describe(&error)).and_then(|loaded| {
-                self.core.reload(loaded, clock::now()).map_err(|error| describe(&error))
-            });
-            match restored {
+            match self.load_again() {
                 Ok(core) => {
                     self.core = core;
-                    return;
+                    return Ok(());
                 }
-                Err(error) => tracing::error!("cannot load the store again: {error}"),
+                Err(error) => {
+                    tracing::error!("cannot load the store again: {}", describe(&error));
+                    tries += 1;
+                    if tries == RELOAD_TRIES_MAX {
+                        return Err(error);
+                    }
+                }
             }
             std::thread::sleep(RELOAD_PAUSE);
         }
+    }
+
+    fn load_again(&mut self) -> Result<Core, StartError> {
+        let loaded = self.store.load()?;
+        Ok(self.core.reload(loaded, clock::now())?)
     }
 }
 
@@ -444,7 +472,7 @@ mod tests {
         let cancel = Command::Cancel(CancelTarget::Job(JobId(1)));
         let (messages, answers): (Vec<_>, Vec<_>) =
             [submit(), cancel, submit()].into_iter().map(ask).unzip();
-        heart().turn(messages.into_iter());
+        assert!(!heart().turn(messages.into_iter()).unwrap());
         let said: Vec<Answer> =
             answers.into_iter().map(|mut answer| answer.try_recv().unwrap().unwrap()).collect();
         let (job, shape) = (JobId(1), JobShape::Single);

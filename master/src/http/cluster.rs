@@ -17,7 +17,14 @@ const HEART_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The probes of supervisors: one word each.
 pub(super) fn probes() -> Router<App> {
-    Router::new().route("/healthz", get(|| async { "ok\n" })).route("/readyz", get(readyz))
+    Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
+}
+
+async fn healthz(State(app): State<App>) -> (StatusCode, &'static str) {
+    if app.shutdown.is_cancelled() {
+        return (StatusCode::SERVICE_UNAVAILABLE, "ending\n");
+    }
+    (StatusCode::OK, "ok\n")
 }
 
 async fn readyz(State(app): State<App>) -> (StatusCode, &'static str) {

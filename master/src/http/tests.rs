@@ -30,7 +30,7 @@ use super::serve::serve_bounded;
 use super::wait::WATCHERS_MAX;
 use super::{HttpState, MasterInfo};
 use crate::files::TaskFiles;
-use crate::heart::{self, HeartHandle, HeartSettings};
+use crate::heart::{self, HeartHandle, HeartSettings, StartError};
 use crate::readers::Readers;
 use crate::usage::UsageTable;
 
@@ -40,7 +40,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 struct World {
     router: Router,
     heart: HeartHandle,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Result<(), StartError>>>,
     files: Arc<TaskFiles>,
     shutdown: CancellationToken,
     _dir: tempfile::TempDir,
@@ -57,9 +57,10 @@ impl World {
             policy: PolicyKind::FirstFit.build(),
             agent_deadline_ms: None,
         };
-        let (heart, thread) = heart::start(Box::new(store), settings).unwrap();
-        let files = Arc::new(TaskFiles::new(dir.path()));
         let shutdown = CancellationToken::new();
+        let started = heart::start(Box::new(store), settings, shutdown.clone());
+        let (heart, thread) = started.unwrap();
+        let files = Arc::new(TaskFiles::new(dir.path()));
         let info = MasterInfo {
             version: "1.2.3".to_owned(),
             store: description,
@@ -84,7 +85,7 @@ impl World {
         self.shutdown.cancel();
         self.heart.stop().await;
         let thread = self.thread.take().unwrap();
-        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap().unwrap()).await.unwrap();
     }
 
     async fn send(&self, request: Request<Body>) -> (u16, String) {
@@ -706,5 +707,10 @@ async fn probes_and_the_description_are_there() {
     assert!(description["paths"]["/api/v1/tasks/{id}/files/{path}"]["get"].is_object());
     let (status, health) = world.get("/health").await;
     assert_eq!((status, health), (200, json!({ "ready": true, "version": "1.2.3" })));
+    world.heart.stop().await;
+    // Without the heart there is no master, whoever still answers.
+    tokio::time::timeout(DEADLINE, world.shutdown.cancelled()).await.unwrap();
+    let request = Request::get("/healthz").body(Body::empty()).unwrap();
+    assert_eq!(world.send(request).await, (503, "ending\n".to_owned()));
     world.stop().await;
 }
