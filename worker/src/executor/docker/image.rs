@@ -237,6 +237,8 @@ fn cause_of(message: &str) -> Cause {
 #[derive(Debug, Default)]
 struct Layer {
     status: String,
+    /// What the status counts, from 0 on at each: bytes fetched, bytes or seconds of extracting.
+    count: u64,
     current: u64,
     total: u64,
 }
@@ -276,12 +278,19 @@ impl Meter {
         let current = number(detail.and_then(|detail| detail.current)).unwrap_or(0);
         // "Retrying in 3 seconds" counts down without getting anywhere.
         let is_new = layer.status != status && !status.starts_with("Retrying");
-        self.trickle += current.saturating_sub(layer.current);
-        if is_new || self.trickle >= STALL_BYTES {
+        if layer.status != status {
+            layer.count = 0;
+            status.clone_into(&mut layer.status);
+        }
+        let more = current.saturating_sub(layer.count);
+        layer.count = layer.count.max(current);
+        self.trickle += more;
+        // Extracting is this machine's own work, and some engines count it in seconds.
+        let is_extracted = more > 0 && status == "Extracting";
+        if is_new || is_extracted || self.trickle >= STALL_BYTES {
             self.trickle = 0;
             self.stalled_at = now + self.stall;
         }
-        status.clone_into(&mut layer.status);
         if status == "Downloading" {
             layer.current = current;
             layer.total = number(detail.and_then(|detail| detail.total)).unwrap_or(layer.total);
@@ -362,6 +371,22 @@ mod tests {
         assert_eq!(meter.stalled_at, resumed);
         meter.take(&message("Downloading", 1 << 20, 100 << 20), later + Duration::from_secs(2));
         assert!(meter.stalled_at > resumed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn extracting_a_layer_that_is_fetched_is_progress_in_bytes_or_seconds() {
+        let mut meter = Meter::new("x", PULL_STALL_DEFAULT);
+        let start = Instant::now();
+        let mib = 1 << 20;
+        meter.take(&message("Downloading", 100 * mib, 100 * mib), start);
+        meter.take(&message("Download complete", 0, 0), start);
+        for (minute, count) in [(1, 0), (2, 1), (3, 2), (4, 50 * mib), (5, 100 * mib)] {
+            let now = start + Duration::from_mins(minute);
+            meter.take(&message("Extracting", count, 100 * mib), now);
+            assert_eq!(meter.stalled_at, now + PULL_STALL_DEFAULT, "{count}");
+            meter.take(&message("Extracting", count, 100 * mib), now + Duration::from_secs(9));
+            assert_eq!(meter.stalled_at, now + PULL_STALL_DEFAULT, "{count} again");
+        }
     }
 
     #[test]
