@@ -68,7 +68,7 @@ pub(crate) async fn push_log(
     if position.unasked.is_none() && spool.wait_beyond(0).await == LogLength::Final(0) {
         return Ok(());
     }
-    let mut tries = Tries::new();
+    let mut tries = Tries::of_session();
     loop {
         let before = position.stored;
         let pushed = push_stream(client.clone(), session, attempt, &mut spool, &mut position).await;

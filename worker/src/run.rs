@@ -23,7 +23,7 @@ use crate::executor::docker::Begin;
 use crate::executor::{Assignment, AttemptRecord, Ended, Progress, RunChannels, StopRequest};
 use crate::logs::{self, Copied, LogSpool, LogWriter};
 use crate::push::push_log;
-use crate::uplink::Client;
+use crate::uplink::{Client, Tries};
 use crate::upload::{Upload, upload};
 
 /// How much progress waits while the session is busy.
@@ -250,7 +250,8 @@ async fn live(
     let to_upload = Upload { attempt, task_id: task_id.clone(), folder, files };
     let deliver = async {
         context.welcomed.cancelled().await;
-        let uploading = upload(context.uplink.clone(), &context.session, &spec, &to_upload);
+        let (uplink, tries) = (context.uplink.clone(), Tries::of_session());
+        let uploading = upload(uplink, &context.session, &spec, &to_upload, tries);
         if let Err(why) = uploading.await {
             tracing::warn!("Files of {attempt} are lost: {why}");
             tell(RunWhat::Note(clock::wall(), why)).await;

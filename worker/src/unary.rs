@@ -142,7 +142,7 @@ impl Unary {
         let client = || self.context.uplink.clone();
         // A master without sessions gives none to name.
         let session = AtomicU64::new(0);
-        if let Err(why) = upload(client(), &session, spec, files).await {
+        if let Err(why) = upload(client(), &session, spec, files, Tries::new()).await {
             tracing::warn!("Files of {} are lost: {why}", files.task_id);
         }
         let names = files.files.iter().map(|name| name.to_string_lossy().into_owned());

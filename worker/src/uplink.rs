@@ -76,22 +76,32 @@ const FAULTS_MAX: u32 = 10;
 pub(crate) struct Tries {
     pauses: ExponentialBackoff,
     faults: u32,
+    of_session: bool,
 }
 
 impl Tries {
+    /// Of a call that a refusal ends.
     pub(crate) fn new() -> Self {
-        Self { pauses: pauses(), faults: 0 }
+        Self { pauses: pauses(), faults: 0, of_session: false }
     }
 
-    /// Whether the call goes well enough to begin its tries anew.
+    /// Of a call for an attempt of the session. That the attempt is not this worker's says the
+    /// master also while it reconciles, as after its restore; once it is so for good, the attempt
+    /// is dropped, and the call with it.
+    pub(crate) fn of_session() -> Self {
+        Self { of_session: true, ..Self::new() }
+    }
+
+    /// The call goes well enough to begin its tries anew.
     pub(crate) fn made_progress(&mut self) {
-        *self = Self::new();
+        *self = Self { of_session: self.of_session, ..Self::new() };
     }
 
     /// Waits for the next try; false when the master will not or cannot do what is asked. A master
     /// that is away is waited for as long as it takes.
     pub(crate) async fn again(&mut self, status: &Status) -> bool {
         match status.code() {
+            Code::FailedPrecondition if self.of_session => {}
             Code::InvalidArgument
             | Code::NotFound
             | Code::AlreadyExists
@@ -158,6 +168,17 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, FAULTS_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_master_that_does_not_know_the_sessions_attempt_yet_is_waited_for() {
+        let unknown = Status::failed_precondition("not the current attempt any more");
+        let mut tries = Tries::of_session();
+        for _ in 0..1000 {
+            tries.made_progress();
+            assert!(tries.again(&unknown).await);
+        }
+        assert!(!Tries::new().again(&unknown).await);
     }
 
     #[test]

@@ -41,11 +41,11 @@ pub(crate) async fn upload(
     session: &AtomicU64,
     spec: &TaskSpec,
     upload: &Upload,
+    mut tries: Tries,
 ) -> Result<(), String> {
     if upload.files.is_empty() {
         return Ok(());
     }
-    let mut tries = Tries::new();
     loop {
         let (chunks, receiver) = mpsc::channel(CHUNKS_WAITING_MAX);
         let chunk = FileChunk {
