@@ -208,8 +208,9 @@ fn unpack(reader: impl Read, into: &Path) -> io::Result<Gathered> {
             if let Some(parent) = to.parent() {
                 fs::create_dir_all(parent)?;
             }
-            // `into` holds only what was made here: directories and regular files, no links.
-            io::copy(&mut entry, &mut File::create_new(&to)?)?;
+            // `into` holds only what was made here: directories and regular files, no links. What
+            // an earlier process took of the archive is taken again.
+            io::copy(&mut entry, &mut File::create(&to)?)?;
             fs::set_permissions(&to, Permissions::from_mode(FILE_MODE))?;
             gathered.files.push(path);
         }
@@ -342,5 +343,15 @@ mod tests {
         let notes = gathered.notes().join("\n");
         assert!(notes.contains("2 entries were left out, first 'output/../../escape'"), "{notes}");
         assert!(notes.contains("3 entries were left out"), "{notes}");
+    }
+
+    #[test]
+    fn an_archive_that_was_taken_in_part_before_a_restart_is_taken_again() {
+        let into = tempfile::tempdir().unwrap();
+        fs::create_dir(into.path().join("a")).unwrap();
+        fs::write(into.path().join("a/file"), "longer than the content").unwrap();
+        let gathered = unpack(archive().as_slice(), into.path()).unwrap();
+        assert_eq!(names(&gathered), ["a/file"]);
+        assert_eq!(fs::read_to_string(into.path().join("a/file")).unwrap(), "content");
     }
 }
