@@ -1,6 +1,7 @@
 //! The worker's durable memory of its attempts: one small file each, which only grows by whole
 //! steps (accepted, created, ended) and is gone when the master said forget. It must never lose a
-//! step that was acted upon, and never make a start fail: what cannot be read is moved aside.
+//! step that was acted upon. A damaged record is moved aside; one that cannot be read now, or not
+//! by this version, is not damaged: the worker does not start, for its container may still run.
 //!
 //! A step is framed by its length and its checksum. A process that is killed can leave one frame
 //! that is cut short; its step was then not acted upon, and the frame is cut off when it is read.
@@ -14,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cloudai_model::{AttemptId, Session, TaskSpec};
+use cloudai_proto::convert::ConvertError;
 use cloudai_proto::convert::record::{RecordStep, decode, encode};
 
 use crate::executor::Ended;
@@ -179,7 +181,22 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Every record of a folder. What cannot be read is moved aside and told; it ends here.
+/// Why a record says nothing.
+#[derive(Debug)]
+enum Unread {
+    /// It never will: its bytes are not those that were written.
+    Damaged(String),
+    /// Now, or to this version.
+    Failed(io::Error),
+}
+
+impl From<io::Error> for Unread {
+    fn from(error: io::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Every record of a folder. What is damaged is moved aside and told; it ends here.
 pub(crate) fn read_all(folder: &Path) -> io::Result<Vec<Kept>> {
     let mut kept = Vec::new();
     let mut damaged = Vec::new();
@@ -189,7 +206,11 @@ pub(crate) fn read_all(folder: &Path) -> io::Result<Vec<Kept>> {
         match path.extension().and_then(|end| end.to_str()) {
             Some(RECORD_END) => match read(&path) {
                 Ok(record) => kept.push(record),
-                Err(why) => damaged.push((path, why)),
+                Err(Unread::Damaged(why)) => damaged.push((path, why)),
+                Err(Unread::Failed(error)) => {
+                    let words = format!("{}: {error}", path.display());
+                    return Err(io::Error::new(error.kind(), words));
+                }
             },
             Some(DAMAGED_END) => damaged_before += 1,
             _ => {}
@@ -214,34 +235,45 @@ fn put_aside(path: &Path, why: &str, keep: bool) {
     }
 }
 
-/// One record; why it is none, in words.
-fn read(path: &Path) -> Result<Kept, String> {
-    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+/// One record.
+fn read(path: &Path) -> Result<Kept, Unread> {
+    let bytes = std::fs::read(path)?;
     let (steps, whole_len) = steps(&bytes)?;
     if whole_len < bytes.len() {
-        let cut = OpenOptions::new().write(true).open(path);
-        let cut = cut.and_then(|file| file.set_len(whole_len as u64));
-        cut.map_err(|error| format!("its end is torn and cannot be cut off: {error}"))?;
+        OpenOptions::new().write(true).open(path)?.set_len(whole_len as u64)?;
     }
-    let kept = replay(steps)?;
+    let kept = replay(steps).map_err(Unread::Damaged)?;
     let is_its_name = path.file_name().is_some_and(|name| *name == *file_name(kept.attempt));
-    if is_its_name { Ok(kept) } else { Err(format!("it is a record of {}", kept.attempt)) }
+    if is_its_name {
+        Ok(kept)
+    } else {
+        Err(Unread::Damaged(format!("it is a record of {}", kept.attempt)))
+    }
 }
 
 /// The whole steps in front, and how many bytes they take.
-fn steps(bytes: &[u8]) -> Result<(Vec<RecordStep>, usize), String> {
+fn steps(bytes: &[u8]) -> io::Result<(Vec<RecordStep>, usize)> {
     let (mut steps, mut at) = (Vec::new(), 0);
     while let Some((header, rest)) = bytes[at..].split_first_chunk::<FRAME_HEADER_LEN>() {
         let [l0, l1, l2, l3, c0, c1, c2, c3] = *header;
         let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
         let Some(step) = rest.get(..length) else { break };
-        if crc32fast::hash(step) != u32::from_le_bytes([c0, c1, c2, c3]) {
+        // Zeros, as a power failure leaves them, have the checksum of nothing.
+        if step.is_empty() || crc32fast::hash(step) != u32::from_le_bytes([c0, c1, c2, c3]) {
             break;
         }
-        steps.push(decode(step).map_err(|error| error.to_string())?);
+        steps.push(decode(step).map_err(|error| unknown(&error))?);
         at += FRAME_HEADER_LEN + length;
     }
     Ok((steps, at))
+}
+
+fn unknown(error: &ConvertError) -> io::Error {
+    let words = format!(
+        "it is whole, but this version of the worker cannot read it ({error}): start the version \
+         that wrote it, or remove the file, and its attempt is given up and tried again"
+    );
+    io::Error::new(io::ErrorKind::InvalidData, words)
 }
 
 /// What the steps come to. One that is there twice, because it was written and could not be synced,
@@ -393,10 +425,33 @@ mod tests {
         std::fs::write(path("task-1-a1"), bytes).unwrap();
         std::fs::rename(path("task-2-a1"), path("task-9-a1")).unwrap();
         std::fs::write(path("task-4-a1"), "").unwrap();
+        std::fs::write(path("task-5-a1"), [0; 4096]).unwrap();
         assert_eq!(phases(root.path()), "task-3-a1 accepted");
-        for attempt in ["task-1-a1", "task-9-a1", "task-4-a1"] {
+        for attempt in ["task-1-a1", "task-9-a1", "task-4-a1", "task-5-a1"] {
             assert!(path(attempt).with_extension(DAMAGED_END).exists(), "{attempt}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_now_or_by_this_version_is_no_damage() {
+        let root = tempfile::tempdir().unwrap();
+        accept(root.path(), "task-1-a1").await;
+        let path = places(root.path(), "task-2-a1").record;
+        // A step of field 9, which nobody has written yet.
+        let later = [0x4a, 0];
+        let mut bytes = 2_u32.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&crc32fast::hash(&later).to_le_bytes());
+        bytes.extend_from_slice(&later);
+        std::fs::write(&path, &bytes).unwrap();
+        let error = read_all(&root.path().join("attempts")).unwrap_err().to_string();
+        assert!(error.contains("task-2-a1.record: it is whole, but this version"), "{error}");
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        std::fs::remove_file(&path).unwrap();
+        // Whoever runs this, a folder cannot be read as a file.
+        std::fs::create_dir(&path).unwrap();
+        let error = read_all(&root.path().join("attempts")).unwrap_err().to_string();
+        assert!(error.contains("task-2-a1.record: "), "{error}");
+        assert!(path.exists());
     }
 
     #[test]
