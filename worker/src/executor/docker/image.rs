@@ -132,10 +132,10 @@ impl Pulls {
             result = pull(docker, config_dir, image, self.stall, &sender) => Some(result),
             () = given_up => None,
         };
+        // One that was given up is out of the map; the image's entry may be the next pull's.
+        let Some(result) = result else { return };
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(image);
-        if let Some(result) = result {
-            sender.send_replace(PullState::Done(result));
-        }
+        sender.send_replace(PullState::Done(result));
     }
 
     /// Resolves when nobody waits any more. The map holds a receiver of its own, so the count is

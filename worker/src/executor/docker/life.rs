@@ -480,13 +480,10 @@ impl Life {
             .and_then(|mount| mount.source.as_ref())
             .filter(|_| self.shared.features.is_local);
         if let Some(source) = volume
-            && let Some(gathered) = output::gather_local(source.as_ref(), &self.output_dir).await
+            && let Some(gathered) =
+                output::gather_local(source.as_ref(), &self.output_dir, self.is_resumed).await
         {
-            let mut gathered = gathered?;
-            if self.is_resumed {
-                output::add_moved(&self.output_dir, &mut gathered)?;
-            }
-            return Ok(gathered);
+            return gathered;
         }
         output::gather_archive(&self.shared.docker, id, &self.output_dir).await
     }

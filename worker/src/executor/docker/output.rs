@@ -83,23 +83,30 @@ impl Gathered {
     }
 }
 
-/// Takes the files from the volume's directory on this machine. `None` when this process cannot
-/// read it; then nothing was taken.
-pub(super) async fn gather_local(source: &Path, into: &Path) -> Option<io::Result<Gathered>> {
+/// Takes the files from the volume's directory on this machine, and with `is_resumed` those that an
+/// earlier process took out of it. `None` when this process cannot read it; then nothing was taken.
+pub(super) async fn gather_local(
+    source: &Path,
+    into: &Path,
+    is_resumed: bool,
+) -> Option<io::Result<Gathered>> {
     let (source, into) = (source.to_owned(), into.to_owned());
     let walked = tokio::task::spawn_blocking(move || {
         // The volume itself is made by the engine and cannot be replaced from within; its entries
         // can be anything.
         let first = fs::read_dir(&source).ok()?;
         let mut gathered = Gathered::default();
-        let walked = walk(&source, first, &into, &mut gathered);
+        let mut walked = walk(&source, first, &into, &mut gathered);
+        if is_resumed {
+            walked = walked.and_then(|()| add_moved(&into, &mut gathered));
+        }
         Some(walked.map(|()| gathered))
     });
     walked.await.unwrap_or_else(|error| Some(Err(io::Error::other(error))))
 }
 
 /// Adds the files that an earlier process took out of the volume: a move leaves nothing behind.
-pub(super) fn add_moved(into: &Path, gathered: &mut Gathered) -> io::Result<()> {
+fn add_moved(into: &Path, gathered: &mut Gathered) -> io::Result<()> {
     let known = gathered.files.iter().cloned().collect::<BTreeSet<_>>();
     let mut folders = vec![PathBuf::new()];
     while let Some(below) = folders.pop() {
@@ -239,7 +246,7 @@ mod tests {
     }
 
     async fn gather(source: &Path, into: &Path) -> Gathered {
-        gather_local(source, into).await.unwrap().unwrap()
+        gather_local(source, into, false).await.unwrap().unwrap()
     }
 
     #[tokio::test]
@@ -274,8 +281,7 @@ mod tests {
         fs::create_dir(into.path().join("a")).unwrap();
         fs::write(into.path().join("a/moved"), "moved").unwrap();
         fs::write(into.path().join("torn"), "wh").unwrap();
-        let mut gathered = gather(from.path(), into.path()).await;
-        add_moved(into.path(), &mut gathered).unwrap();
+        let gathered = gather_local(from.path(), into.path(), true).await.unwrap().unwrap();
         assert_eq!(names(&gathered), ["a/left", "a/moved", "torn"]);
         assert_eq!(fs::read_to_string(into.path().join("torn")).unwrap(), "whole");
     }
@@ -306,7 +312,7 @@ mod tests {
     #[tokio::test]
     async fn a_volume_that_cannot_be_read_is_left_to_the_archive() {
         let into = tempfile::tempdir().unwrap();
-        assert!(gather_local(Path::new("/no/such/volume"), into.path()).await.is_none());
+        assert!(gather_local(Path::new("/no/such/volume"), into.path(), true).await.is_none());
     }
 
     fn archive() -> Vec<u8> {
