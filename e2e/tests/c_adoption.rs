@@ -208,6 +208,30 @@ fn what_ended_while_the_worker_was_away_is_reported() {
 }
 
 #[test]
+fn an_end_that_came_of_a_stop_is_no_end_of_the_tasks_own_after_a_restart() {
+    let mut world = World::start();
+    let script = "test $CLOUDAI_ATTEMPT = 1 || exit 7; touch /output/wait; \
+                  trap 'echo stopping; while [ -e /output/wait ]; do sleep 0.05; done; exit 0' TERM; \
+                  echo up; while true; do sleep 0.05; done";
+    let task = world.submit(script);
+    let container = world.cluster.wait_container(&task, &world.worker);
+    let wait_log = |text| {
+        until(text, || engine::docker(&["logs", &container]).out().contains(text).then_some(()));
+    };
+    wait_log("up");
+    world.worker.process.terminate();
+    wait_log("stopping");
+    world.worker.process.kill();
+    let_go(&container);
+    until("its end", || (engine::inspect(&container)["State"]["Status"] == "exited").then_some(()));
+    world.restart_worker();
+    let detail = world.cluster.wait_end(&task);
+    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 7}), "{detail:#}");
+    assert_eq!(detail["attempts"][0]["outcome"]["cause"], "worker_lost", "{detail:#}");
+    world.check_gone();
+}
+
+#[test]
 fn an_end_that_was_not_reported_is_reported_by_the_next_process() {
     let mut world = World::start();
     let (task, container) = world.submit_waiting();

@@ -77,7 +77,7 @@ pub(crate) async fn take_up(
     let mut goes_on = Vec::new();
     for kept in records {
         let found = containers.remove(&kept.attempt);
-        let (how, rest) = decide(&kept.phase, found, kept.boot_id != boot_id);
+        let (how, rest) = decide(&kept, found, kept.boot_id != boot_id);
         left.extend(rest);
         goes_on.push((kept, how));
     }
@@ -130,12 +130,18 @@ fn sort(found: Vec<Found>) -> (BTreeMap<AttemptId, Found>, Vec<Found>) {
 }
 
 /// How an attempt goes on, and the container that it needs no more.
-fn decide(phase: &Phase, found: Option<Found>, rebooted: bool) -> (How, Option<Found>) {
-    let lost = |words| How::Deliver(Ended::unstarted(Outcome::new(Cause::Infra, words)));
-    match (phase, found) {
+fn decide(kept: &Kept, found: Option<Found>, rebooted: bool) -> (How, Option<Found>) {
+    let lost = |words| {
+        let outcome = match kept.stop {
+            Some(stop) => Outcome::new(stop.cause, ""),
+            None => Outcome::new(Cause::Infra, words),
+        };
+        How::Deliver(Ended::unstarted(outcome))
+    };
+    match (&kept.phase, found) {
         (Phase::Ended(ended), found) => (How::Deliver(ended.clone()), found),
         (Phase::Accepted | Phase::Created, Some(found)) => {
-            (How::Run(Begin::With { found, rebooted }), None)
+            (How::Run(Begin::With { found, rebooted, stop: kept.stop }), None)
         }
         // The power may have failed between the container's start and the record of it.
         (Phase::Accepted, None) if rebooted => {
@@ -161,12 +167,23 @@ fn tell(resumed: &[Resumed], left: usize) {
 
 #[cfg(test)]
 mod tests {
-    use cloudai_model::Timestamp;
+    use std::sync::Arc;
+
+    use cloudai_model::{Session, TaskSpec, Timestamp};
 
     use super::*;
+    use crate::records::BegunStop;
 
-    fn told(phase: &Phase, rebooted: bool) -> String {
-        match decide(phase, None, rebooted) {
+    fn told(phase: &Phase, stop: Option<Cause>, rebooted: bool) -> String {
+        let kept = Kept {
+            attempt: "task-1-a1".parse().unwrap(),
+            session: Session(7),
+            boot_id: String::new(),
+            spec: Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS)),
+            phase: phase.clone(),
+            stop: stop.map(|cause| BegunStop { cause, kill_at: Timestamp(1) }),
+        };
+        match decide(&kept, None, rebooted) {
             (How::Run(begin), None) => format!("{begin:?}"),
             (How::Deliver(ended), None) => ended.outcome.cause.to_string(),
             (_, Some(_)) => panic!("a container came of nothing"),
@@ -181,15 +198,17 @@ mod tests {
             at: Timestamp(2),
             files: Vec::new(),
         });
-        for (phase, rebooted, want) in [
-            (&Phase::Accepted, false, "Again"),
-            (&Phase::Accepted, true, "infra"),
-            (&Phase::Created, false, "infra"),
-            (&Phase::Created, true, "infra"),
-            (&ended, false, "exit(3)"),
-            (&ended, true, "exit(3)"),
+        let stop = Some(Cause::WorkerLost);
+        for (phase, stop, rebooted, want) in [
+            (&Phase::Accepted, None, false, "Again"),
+            (&Phase::Accepted, None, true, "infra"),
+            (&Phase::Created, None, false, "infra"),
+            (&Phase::Created, None, true, "infra"),
+            (&Phase::Created, stop, false, "worker_lost"),
+            (&ended, None, false, "exit(3)"),
+            (&ended, stop, true, "exit(3)"),
         ] {
-            assert_eq!(told(phase, rebooted), want, "{phase:?} {rebooted}");
+            assert_eq!(told(phase, stop, rebooted), want, "{phase:?} {stop:?} {rebooted}");
         }
     }
 }

@@ -1,11 +1,11 @@
 //! The worker's durable memory of its attempts: one small file each, which only grows by whole
-//! steps (accepted, created, ended) and is gone when the master said forget. It must never lose a
-//! step that was acted upon. A damaged record is moved aside; one that cannot be read now, or not
-//! by this version, is not damaged: the worker does not start, for its container may still run.
+//! steps (accepted, created, stopping, ended) and is gone when the master said forget. It must never
+//! lose a step that was acted upon. A damaged record is moved aside; one that cannot be read now, or
+//! not by this version, is not damaged: the worker does not start, for its container may still run.
 //!
 //! A step is framed by its length and its checksum. A process that is killed can leave one frame
 //! that is cut short; its step was then not acted upon, and the frame is cut off when it is read.
-//! Only the end is synced: what a power failure takes of the rest is told by the boot id. Read
+//! A stop and the end are synced: what a power failure takes of the rest is told by the boot id. Read
 //! next: `adopt.rs` (what a restarted worker makes of its records).
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, Session, TaskSpec};
+use cloudai_model::{AttemptId, Cause, Session, TaskSpec, Timestamp};
 use cloudai_proto::convert::ConvertError;
 use cloudai_proto::convert::record::{RecordStep, decode, encode};
 
@@ -53,6 +53,17 @@ pub(crate) struct Kept {
     pub(crate) boot_id: String,
     pub(crate) spec: Arc<TaskSpec>,
     pub(crate) phase: Phase,
+    /// The stop that had begun: an end that is not recorded is that of the stop.
+    pub(crate) stop: Option<BegunStop>,
+}
+
+/// A stop whose signal the container has had, or was about to get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BegunStop {
+    /// Why.
+    pub cause: Cause,
+    /// When the container gets SIGKILL.
+    pub kill_at: Timestamp,
 }
 
 /// How far it had come.
@@ -92,6 +103,15 @@ impl AttemptRecord {
     /// When its container exists, before it is started.
     pub(crate) async fn created(&self) -> io::Result<()> {
         self.add(|places| append(&places.record, &RecordStep::Created).map(drop)).await
+    }
+
+    /// Before its container gets the signal that ends it.
+    pub(crate) async fn stopping(&self, stop: BegunStop) -> io::Result<()> {
+        let BegunStop { cause, kill_at } = stop;
+        self.add(move |places| {
+            append(&places.record, &RecordStep::Stopping { cause, kill_at })?.sync_data()
+        })
+        .await
     }
 
     /// When it is over, before its container is removed: the end, its log and its files are safe on
@@ -283,11 +303,15 @@ fn replay(steps: Vec<RecordStep>) -> Result<Kept, String> {
     let Some(RecordStep::Accepted { attempt, session, boot_id, spec }) = steps.next() else {
         return Err("its beginning is missing".to_owned());
     };
-    let mut phase = Phase::Accepted;
+    let (mut phase, mut stop) = (Phase::Accepted, None);
     for step in steps {
         phase = match (phase, step) {
             (Phase::Ended(ended), _) => Phase::Ended(ended),
             (_, RecordStep::Created) => Phase::Created,
+            (phase, RecordStep::Stopping { cause, kill_at }) => {
+                stop.get_or_insert(BegunStop { cause, kill_at });
+                phase
+            }
             (_, RecordStep::Ended { started_at, outcome, at, files }) => {
                 let files = files.into_iter().map(PathBuf::from).collect();
                 Phase::Ended(Ended { outcome, started_at, at, files })
@@ -295,13 +319,13 @@ fn replay(steps: Vec<RecordStep>) -> Result<Kept, String> {
             (_, RecordStep::Accepted { .. }) => return Err("it begins twice".to_owned()),
         };
     }
-    Ok(Kept { attempt, session, boot_id, spec, phase })
+    Ok(Kept { attempt, session, boot_id, spec, phase, stop })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cloudai_model::{Cause, Outcome, Timestamp};
+    use cloudai_model::Outcome;
 
     fn places(root: &Path, attempt: &str) -> Places {
         for folder in ["attempts", "spool", "output"] {
@@ -360,6 +384,20 @@ mod tests {
             (Session(7), "boot-1", "busybox")
         );
         assert_eq!(kept.phase, Phase::Ended(end(&["a/b"])));
+    }
+
+    #[tokio::test]
+    async fn a_stop_that_began_is_known_until_the_end_and_the_first_one_counts() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        let stop = |cause| BegunStop { cause, kill_at: Timestamp(8) };
+        record.created().await.unwrap();
+        record.stopping(stop(Cause::Cancelled)).await.unwrap();
+        record.stopping(stop(Cause::WorkerLost)).await.unwrap();
+        let kept = read_all(&root.path().join("attempts")).unwrap().pop().unwrap();
+        assert_eq!((kept.phase, kept.stop), (Phase::Created, Some(stop(Cause::Cancelled))));
+        record.ended(&end(&[])).await.unwrap();
+        assert_eq!(phases(root.path()), "task-1-a1 exit(3) []");
     }
 
     #[tokio::test]

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, Outcome, ReportWhat, Session, TaskSpec, Timestamp};
+use cloudai_model::{AttemptId, Cause, Outcome, ReportWhat, Session, TaskSpec, Timestamp};
 use prost::Message;
 
 use super::{ConvertError, from_wire, to_wire};
-use crate::record::{Accepted, Created, Ended, Step, step};
+use crate::record::{Accepted, Created, Ended, Step, Stopping, step};
 
 /// One step of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +25,13 @@ pub enum RecordStep {
     },
     /// Its container exists and may be started at any moment.
     Created,
+    /// Its container is about to get the signal that ends it.
+    Stopping {
+        /// Why.
+        cause: Cause,
+        /// When it gets SIGKILL.
+        kill_at: Timestamp,
+    },
     /// It is over.
     Ended {
         /// When its container started, if it did.
@@ -50,6 +57,10 @@ pub fn encode(of: &RecordStep) -> Vec<u8> {
             })
         }
         RecordStep::Created => step::Step::Created(Created {}),
+        RecordStep::Stopping { cause, kill_at } => step::Step::Stopping(Stopping {
+            cause: to_wire::cause_word(*cause).to_owned(),
+            kill_at_unix_ms: kill_at.0,
+        }),
         RecordStep::Ended { started_at, outcome, at, files } => step::Step::Ended(Ended {
             end: Some(to_wire::ended(*started_at, outcome, *at)),
             files: files.clone(),
@@ -70,6 +81,10 @@ pub fn decode(bytes: &[u8]) -> Result<RecordStep, ConvertError> {
             spec: Arc::new(from_wire::spec(accepted.spec.ok_or_else(|| missing("spec"))?)?),
         },
         step::Step::Created(Created {}) => RecordStep::Created,
+        step::Step::Stopping(stopping) => RecordStep::Stopping {
+            cause: from_wire::cause(&stopping.cause, 0)?,
+            kill_at: Timestamp(stopping.kill_at_unix_ms),
+        },
         step::Step::Ended(ended) => {
             match from_wire::ended(ended.end.ok_or_else(|| missing("end"))?)? {
                 ReportWhat::Ended { started_at, outcome, at } => {

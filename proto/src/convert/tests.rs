@@ -153,6 +153,7 @@ proptest! {
                 spec: Arc::new(spec),
             },
             RecordStep::Created,
+            RecordStep::Stopping { cause: Cause::WorkerLost, kill_at: Timestamp(at) },
             RecordStep::Ended {
                 started_at: (at % 2 == 1).then_some(Timestamp(at)),
                 outcome,

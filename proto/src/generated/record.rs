@@ -3,7 +3,7 @@
 /// happened.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Step {
-    #[prost(oneof = "step::Step", tags = "1, 2, 3")]
+    #[prost(oneof = "step::Step", tags = "1, 2, 3, 4")]
     pub step: ::core::option::Option<step::Step>,
 }
 /// Nested message and enum types in `Step`.
@@ -16,6 +16,8 @@ pub mod step {
         Created(super::Created),
         #[prost(message, tag = "3")]
         Ended(super::Ended),
+        #[prost(message, tag = "4")]
+        Stopping(super::Stopping),
     }
 }
 /// The worker has the attempt; nothing of it exists yet.
@@ -35,6 +37,16 @@ pub struct Accepted {
 /// Its container exists and may be started at any moment: from here on no other may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Created {}
+/// Its container is about to get the signal that ends it: an end from here on is that signal's.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stopping {
+    /// cancelled, timeout or worker_lost.
+    #[prost(string, tag = "1")]
+    pub cause: ::prost::alloc::string::String,
+    /// When it gets SIGKILL.
+    #[prost(uint64, tag = "2")]
+    pub kill_at_unix_ms: u64,
+}
 /// It is over; its container may be gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ended {

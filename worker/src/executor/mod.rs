@@ -12,7 +12,7 @@ use cloudai_model::{AttemptId, Cause, Outcome, Session, TaskSpec, Timestamp};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-pub use crate::records::AttemptRecord;
+pub use crate::records::{AttemptRecord, BegunStop};
 
 use crate::logs::{Copied, LogWriter};
 

@@ -30,7 +30,7 @@ use super::remove;
 use super::wait::{self, Finish, Stop, Waited, Waiter};
 use super::{Begin, OUTPUT_PATH, Shared};
 use crate::clock;
-use crate::executor::{Assignment, AttemptRecord, Ended, Progress, RunChannels};
+use crate::executor::{Assignment, AttemptRecord, BegunStop, Ended, Progress, RunChannels};
 
 /// How many names are tried when a foreign container has ours.
 const NAME_RETRIES_MAX: u32 = 8;
@@ -118,9 +118,9 @@ pub(super) async fn live(
 impl Life {
     async fn forward(&mut self, begin: Begin) -> Result<Ended, Outcome> {
         let (id, waited) = match begin {
-            Begin::With { found: Found { id, started_at: Some(at), gpus, .. }, rebooted } => {
+            Begin::With { found: Found { id, started_at: Some(at), gpus, .. }, rebooted, stop } => {
                 (self.container, self.gpus) = (Some(id.clone()), gpus);
-                let mut waited = self.rejoin(&id, at).await;
+                let mut waited = self.rejoin(&id, at, stop).await;
                 if rebooted && waited.finish == Finish::ByItself {
                     waited.finish = Finish::EngineFailed;
                 }
@@ -358,7 +358,7 @@ impl Life {
         tracing::info!(attempt = %self.assignment.attempt, "Waiting for container");
         let ended = CancellationToken::new();
         let limits = self.assignment.spec.limits;
-        let waiter = Waiter::new(&self.shared.docker, id, limits, &mut self.stop);
+        let waiter = Waiter::new(&self.shared.docker, id, limits, &self.record, &mut self.stop);
         let waiting = async {
             let end = waiter.wait().await;
             ended.cancel();
@@ -373,15 +373,18 @@ impl Life {
     }
 
     /// Steps 3 and 4 of a container that an earlier process started: its log goes on where that
-    /// one left it, and its time-out counts from the real start. It may have ended long ago.
-    async fn rejoin(&mut self, id: &str, started_at: Timestamp) -> Waited {
+    /// one left it, and its time-out counts from the real start. It may have ended long ago. A stop
+    /// that had begun goes on.
+    async fn rejoin(&mut self, id: &str, started_at: Timestamp, stop: Option<BegunStop>) -> Waited {
         tracing::info!(attempt = %self.assignment.attempt, "Taking up container {id}");
         (self.may_run, self.started_at) = (true, Some(started_at));
         self.tell(Progress::Started(started_at)).await;
         let ended = CancellationToken::new();
         let limits = self.assignment.spec.limits;
         let ran = Duration::from_millis(clock::wall().ms_since(started_at));
-        let waiter = Waiter::new(&self.shared.docker, id, limits, &mut self.stop).that_ran(ran);
+        let waiter = Waiter::new(&self.shared.docker, id, limits, &self.record, &mut self.stop)
+            .that_ran(ran)
+            .that_was_stopped(stop);
         let waiting = async {
             let end = waiter.wait().await;
             ended.cancel();

@@ -47,7 +47,7 @@ use self::gpu::Gpus;
 pub use self::image::PULL_STALL_DEFAULT;
 use self::image::Pulls;
 use self::leftovers::Leftovers;
-use super::{Assignment, Ended, Engine, ExecutorError, RunChannels};
+use super::{Assignment, BegunStop, Ended, Engine, ExecutorError, RunChannels};
 
 /// Where a task leaves the files that are its result.
 const OUTPUT_PATH: &str = "/output";
@@ -116,6 +116,8 @@ pub enum Begin {
         found: Found,
         /// Whether the machine was restarted since: that may be what ended it.
         rebooted: bool,
+        /// The stop that had begun.
+        stop: Option<BegunStop>,
     },
 }
 

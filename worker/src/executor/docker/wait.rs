@@ -10,14 +10,15 @@ use bollard::Docker;
 use bollard::errors::Error as BollardError;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptionsBuilder};
-use cloudai_model::{Cause, Limits};
+use cloudai_model::{Cause, Limits, Timestamp};
 use futures_util::StreamExt;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::engine::{CallError, KILL_DEADLINE, READ_DEADLINE, call};
-use crate::executor::StopRequest;
+use crate::clock;
+use crate::executor::{AttemptRecord, BegunStop, StopRequest};
 
 /// How often a SIGKILL is repeated to a container that stays.
 const KILL_INTERVAL: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ const ENGINE_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often a container is looked at beside a wait that says nothing: the answer may be lost with
 /// a connection that nobody closed.
 const LOOK_INTERVAL: Duration = Duration::from_mins(1);
+/// How long a stop waits for the record that it begins.
+const RECORD_DEADLINE: Duration = Duration::from_secs(1);
 /// How often a signal that the engine refused is sent again at once.
 const SIGNAL_RETRIES_MAX: usize = 3;
 
@@ -104,8 +107,10 @@ pub(super) struct Waiter<'a> {
     docker: &'a Docker,
     id: &'a str,
     limits: Limits,
+    record: &'a AttemptRecord,
     /// How long the container has run already.
     ran: Duration,
+    begun: Option<BegunStop>,
     stop: &'a mut Stop,
 }
 
@@ -120,8 +125,14 @@ enum Stopping {
 }
 
 impl<'a> Waiter<'a> {
-    pub(super) fn new(docker: &'a Docker, id: &'a str, limits: Limits, stop: &'a mut Stop) -> Self {
-        Self { docker, id, limits, ran: Duration::ZERO, stop }
+    pub(super) fn new(
+        docker: &'a Docker,
+        id: &'a str,
+        limits: Limits,
+        record: &'a AttemptRecord,
+        stop: &'a mut Stop,
+    ) -> Self {
+        Self { docker, id, limits, record, ran: Duration::ZERO, begun: None, stop }
     }
 
     /// The container has run for so long already: its time-out comes so much earlier.
@@ -130,13 +141,19 @@ impl<'a> Waiter<'a> {
         self
     }
 
+    /// An earlier process has begun to stop it.
+    pub(super) fn that_was_stopped(mut self, begun: Option<BegunStop>) -> Self {
+        self.begun = begun;
+        self
+    }
+
     pub(super) async fn wait(self) -> Waited {
-        let Self { docker, id, limits, ran, stop } = self;
+        let Self { docker, id, limits, record, ran, begun, stop } = self;
         let timeout = limits.timeout_ms.map(Duration::from_millis);
         let timeout = timeout.map(|timeout| timeout.saturating_sub(ran));
         let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut exit = std::pin::pin!(until_exit(docker, id));
-        let mut stopping = Stopping::Not;
+        let mut stopping = begun.map_or(Stopping::Not, |begun| Stopping::resume(begun, limits));
         loop {
             let is_free = matches!(stopping, Stopping::Not);
             let kill_at = match &stopping {
@@ -164,9 +181,27 @@ impl<'a> Waiter<'a> {
                     continue;
                 }
             };
+            keep(record, id, &finish, grace_ms).await;
             stopping = begin(docker, id, finish, grace_ms).await;
         }
     }
+}
+
+/// Records that the container is about to be stopped: after a restart, nobody could tell the end
+/// that comes of it from the task's own. A disk that refuses must not hold up the stop.
+async fn keep(record: &AttemptRecord, id: &str, finish: &Finish, grace_ms: u64) {
+    let cause = match finish {
+        Finish::Stopped(request) => request.cause,
+        _ => Cause::Timeout,
+    };
+    let kill_at = Timestamp(clock::wall().0.saturating_add(grace_ms));
+    let stop = BegunStop { cause, kill_at };
+    let why = match tokio::time::timeout(RECORD_DEADLINE, record.stopping(stop)).await {
+        Ok(Ok(())) => return,
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("the disk takes longer than {} s", RECORD_DEADLINE.as_secs()),
+    };
+    tracing::warn!("Cannot record that container {id} is stopped: {why}");
 }
 
 /// SIGTERM, unless there is no grace at all.
@@ -200,6 +235,20 @@ fn is_running(inspected: &ContainerInspectResponse) -> bool {
 }
 
 impl Stopping {
+    /// A stop that an earlier process began. It gets no second SIGTERM, which to many a task means
+    /// something else than the first; one that got none has its grace all the same.
+    fn resume(begun: BegunStop, limits: Limits) -> Self {
+        let grace_ms = begun.kill_at.ms_since(clock::wall()).min(limits.grace_ms);
+        let finish = match begun.cause {
+            Cause::Timeout => {
+                Finish::TimedOut { timeout_ms: limits.timeout_ms.unwrap_or_default() }
+            }
+            cause => Finish::Stopped(StopRequest { cause, grace_ms }),
+        };
+        let kill_at = Instant::now() + Duration::from_millis(grace_ms);
+        Self::Until { kill_at, finish, hurried: false }
+    }
+
     /// Whether a request to stop still matters: it may be one that has no time for the grace which
     /// a time-out gave.
     const fn may_be_hurried(&self) -> bool {
