@@ -219,7 +219,9 @@ fn reports_max(core: &Core, worker: &WorkerId) -> u8 {
     }
 }
 
-/// A unary worker said no to an attempt.
+/// A unary worker said no to an attempt. Its word counts only for one that was given once and has
+/// not begun: the no to the second of two assigns says nothing of the first, and what comes of that
+/// the heartbeats tell.
 pub(crate) fn declined(
     core: &mut Core,
     now: Now,
@@ -231,8 +233,22 @@ pub(crate) fn declined(
     let Some(known) = core.facts.workers.get(worker) else {
         return Answer::Rejected(Rejection::NotRegistered(worker.clone()));
     };
-    if is_current(core, attempt, worker, known.record.session) {
+    let session = known.record.session;
+    if let Err(rejection) = check_claim(&known.record, None) {
+        core.stale_reports += 1;
+        return Answer::Rejected(rejection);
+    }
+    if is_current(core, attempt, worker, session) && was_given_once(core, worker, attempt) {
         finish::lose(core, now, attempt, LossCause::Infra, message, batch);
     }
     Answer::Reported
+}
+
+/// Whether a worker was given an attempt once, and has not begun it.
+fn was_given_once(core: &Core, worker: &WorkerId, attempt: AttemptId) -> bool {
+    let live = core.facts.find_live(attempt.task);
+    let assigned = live.is_some_and(|live| matches!(live.state, LiveState::Assigned(_)));
+    let given_again =
+        core.liveness.get(worker).is_some_and(|liveness| liveness.missed.contains_key(&attempt));
+    assigned && !given_again
 }

@@ -135,6 +135,47 @@ fn a_unary_worker_is_given_time_for_its_result() {
     assert_eq!(world.state("task-1"), "assigned a2 plain");
 }
 
+fn declined(world: &mut World) -> Answer {
+    let attempt = "task-1-a1".parse().unwrap();
+    let message = "task already running".to_owned();
+    world.turn(Command::Declined { worker: worker("plain"), attempt, message }).0
+}
+
+#[test]
+fn a_no_counts_only_for_an_attempt_that_was_given_once_and_has_not_begun() {
+    let given = || {
+        let mut world = World::new();
+        world.say_hello("plain", 1, None, None);
+        assert_eq!(world.submit_one(1), "plain: assign task-1-a1");
+        world
+    };
+    let mut once = given();
+    declined(&mut once);
+    assert_eq!(once.state("task-1"), "queued a2");
+    let mut running = given();
+    running.turn(heartbeat(vec![started("task-1-a1")]));
+    declined(&mut running);
+    assert_eq!(running.state("task-1"), "running a1 plain");
+    // The heartbeat left before the assign came: the no is to the second one.
+    let mut again = given();
+    assert_eq!(again.turn(heartbeat(Vec::new())).1, "plain: assign task-1-a1");
+    declined(&mut again);
+    assert_eq!(again.state("task-1"), "assigned a1 plain");
+    again.turn(heartbeat(vec![started("task-1-a1")]));
+    assert_eq!(again.state("task-1"), "running a1 plain");
+}
+
+#[test]
+fn a_no_to_a_worker_that_has_a_session_since_counts_for_nothing() {
+    let mut world = World::new();
+    world.say_hello("plain", 1, None, None);
+    world.submit_one(1);
+    world.say_hello("plain", 1, None, Some(vec![started("task-1-a1")]));
+    assert!(matches!(declined(&mut world), Answer::Rejected(_)));
+    assert_eq!(world.core.stale_reports, 1);
+    assert_eq!(world.state("task-1"), "running a1 plain");
+}
+
 #[test]
 fn a_unary_worker_that_registers_again_keeps_its_tasks() {
     let mut world = World::new();
