@@ -5,8 +5,9 @@
 //!
 //! After [`bounds::BREAKER_FAILURES`] failures in a row, without a success between, the worker is
 //! put aside for a while; then it gets one attempt at a time, on trial. One that works closes the
-//! breaker; one that fails puts the worker aside for twice as long. A worker is put aside
-//! only as long as another one takes work (`Core::standing_at`).
+//! breaker, at its end or when it has run for [`bounds::QUICK_EXIT_MS`]; one that fails puts the
+//! worker aside for twice as long. One that does not start for [`bounds::TRIAL_MS_MAX`] makes room
+//! for another. A worker is put aside only as long as another one takes work (`Core::standing_at`).
 
 use std::collections::BTreeSet;
 
@@ -85,15 +86,20 @@ impl Streak {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 enum State {
     /// All is well.
     #[default]
     Closed,
     /// Put aside until then.
     Open { until: Monotonic },
-    /// One attempt at a time; the last one that was given.
-    HalfOpen { trial: Option<AttemptId> },
+    /// One attempt at a time.
+    HalfOpen {
+        /// What was given since and has not ended: more than one when there is no better worker.
+        trials: BTreeSet<AttemptId>,
+        /// The last one that was given, and until when it is waited for.
+        last: Option<(AttemptId, Monotonic)>,
+    },
 }
 
 /// What is thought of one worker.
@@ -116,23 +122,29 @@ impl Breaker {
         matches!(self.state, State::HalfOpen { .. })
     }
 
-    /// The attempt that was given on trial last.
-    pub(crate) const fn find_trial(&self) -> Option<AttemptId> {
-        match self.state {
-            State::HalfOpen { trial } => trial,
-            State::Closed | State::Open { .. } => None,
+    /// Whether an attempt was given on trial and has not ended.
+    pub(crate) fn is_trial(&self, attempt: AttemptId) -> bool {
+        matches!(&self.state, State::HalfOpen { trials, .. } if trials.contains(&attempt))
+    }
+
+    /// An attempt was placed; until when it is waited for, when it is a trial.
+    pub(crate) fn placed(&mut self, now: Monotonic, attempt: AttemptId) -> Option<Monotonic> {
+        let State::HalfOpen { trials, last } = &mut self.state else { return None };
+        let until = now.plus_ms(bounds::TRIAL_MS_MAX);
+        trials.insert(attempt);
+        *last = Some((attempt, until));
+        Some(until)
+    }
+
+    /// The worker does not hold an attempt any more, whatever it came to.
+    pub(crate) fn gone(&mut self, attempt: AttemptId) {
+        if let State::HalfOpen { trials, .. } = &mut self.state {
+            trials.remove(&attempt);
         }
     }
 
-    /// An attempt was placed.
-    pub(crate) fn placed(&mut self, attempt: AttemptId) {
-        if let State::HalfOpen { trial } = &mut self.state {
-            *trial = Some(attempt);
-        }
-    }
-
-    /// An attempt ended. While the worker is put aside or on trial, nothing counts but the trial:
-    /// what began before says nothing of the worker as it is now.
+    /// An attempt ended, or goes on for long enough. While the worker is put aside or on trial,
+    /// nothing counts but trials: what began before says nothing of the worker as it is now.
     pub(crate) fn ended(
         &mut self,
         now: Monotonic,
@@ -140,7 +152,7 @@ impl Breaker {
         verdict: Verdict,
         words: &str,
     ) -> Option<Turned> {
-        match self.state {
+        match &self.state {
             State::Closed if verdict == Verdict::Works => self.streak = Streak::default(),
             State::Closed => {
                 self.streak.add(verdict, words);
@@ -148,7 +160,7 @@ impl Breaker {
                     return Some(self.open(now));
                 }
             }
-            State::HalfOpen { trial } if trial == Some(attempt) => {
+            State::HalfOpen { trials, .. } if trials.contains(&attempt) => {
                 if verdict == Verdict::Works {
                     *self = Self::default();
                     return Some(Turned::Back);
@@ -172,21 +184,27 @@ impl Breaker {
 
     /// Time passed; whether the worker may be tried from now on.
     pub(crate) fn tick(&mut self, now: Monotonic) -> bool {
-        let due = matches!(self.state, State::Open { until } if until <= now);
-        if due {
-            self.state = State::HalfOpen { trial: None };
+        match &self.state {
+            State::Open { until } if *until <= now => {
+                self.state = State::HalfOpen { trials: BTreeSet::new(), last: None };
+                true
+            }
+            State::HalfOpen { last: Some((_, until)), .. } => *until <= now,
+            State::Closed | State::Open { .. } | State::HalfOpen { .. } => false,
         }
-        due
     }
 
-    /// Why the worker gets nothing now, in words; `None` when it does. `on_trial` says whether it
-    /// still holds its trial.
-    pub(crate) fn find_words(&self, now: Monotonic, on_trial: bool) -> Option<String> {
-        let begin = match self.state {
+    /// Why the worker gets nothing now, in words; `None` when it does.
+    pub(crate) fn find_words(&self, now: Monotonic) -> Option<String> {
+        let begin = match &self.state {
             State::Open { until } => {
                 format!("for {} s more", until.ms_since(now).div_ceil(1000))
             }
-            State::HalfOpen { trial: Some(trial) } if on_trial => format!("until {trial} ends"),
+            State::HalfOpen { trials, last: Some((trial, until)) }
+                if *until > now && trials.contains(trial) =>
+            {
+                format!("while {trial} is tried")
+            }
             State::Closed | State::HalfOpen { .. } => return None,
         };
         let Streak { last, .. } = &self.streak;
@@ -224,7 +242,7 @@ mod tests {
     #[test]
     fn so_many_failures_in_a_row_open_it_and_not_one_less() {
         let breaker = opened(7);
-        let words = breaker.find_words(Monotonic(6_008), false).unwrap();
+        let words = breaker.find_words(Monotonic(6_008)).unwrap();
         assert_eq!(words, "for 24 s more after 5 failures in a row; last: the disk is full");
     }
 
@@ -272,11 +290,11 @@ mod tests {
         assert!(!breaker.tick(Monotonic(bounds::BREAKER_MS_MIN - 1)));
         assert!(breaker.tick(Monotonic(bounds::BREAKER_MS_MIN)) && breaker.is_half_open());
         assert!(!breaker.tick(Monotonic(bounds::BREAKER_MS_MIN)));
-        assert_eq!(breaker.find_words(Monotonic(0), false), None);
-        breaker.placed(attempt("task-2-a1"));
-        assert_eq!(breaker.find_trial(), Some(attempt("task-2-a1")));
-        let words = breaker.find_words(Monotonic(0), true).unwrap();
-        assert!(words.starts_with("until task-2-a1 ends after 5 failures"), "{words}");
+        let now = Monotonic(bounds::BREAKER_MS_MIN);
+        assert_eq!(breaker.find_words(now), None);
+        breaker.placed(now, attempt("task-2-a1"));
+        let words = breaker.find_words(now).unwrap();
+        assert!(words.starts_with("while task-2-a1 is tried after 5 failures"), "{words}");
         // What began before it was put aside says nothing.
         assert_eq!(infra(&mut breaker, 0, "task-1-a1"), None);
         let old = breaker.ended(Monotonic(0), attempt("task-1-a1"), Verdict::Works, "");
@@ -292,7 +310,7 @@ mod tests {
         let mut times = Vec::new();
         for _ in 0..20 {
             assert!(breaker.tick(Monotonic(now)));
-            breaker.placed(attempt("task-2-a1"));
+            breaker.placed(Monotonic(now), attempt("task-2-a1"));
             let Some(Turned::Aside(until)) = infra(&mut breaker, now, "task-2-a1") else {
                 panic!("{breaker:?}")
             };
@@ -307,10 +325,10 @@ mod tests {
     fn a_trial_that_says_nothing_leaves_it_on_trial() {
         let mut breaker = opened(0);
         breaker.tick(Monotonic(bounds::BREAKER_MS_MIN));
-        breaker.placed(attempt("task-2-a1"));
+        breaker.placed(Monotonic(0), attempt("task-2-a1"));
         assert_eq!(exit(&mut breaker, 2), None);
         assert!(breaker.is_half_open());
-        breaker.placed(attempt("task-3-a1"));
+        breaker.placed(Monotonic(0), attempt("task-3-a1"));
         assert!(infra(&mut breaker, 0, "task-3-a1").is_some());
     }
 

@@ -59,6 +59,9 @@ pub mod bounds {
     pub const BREAKER_MS_MIN: u64 = 30_000;
     /// Longest time for which a worker is put aside, in milliseconds.
     pub const BREAKER_MS_MAX: u64 = 600_000;
+    /// How long a trial is waited for that neither runs for a while nor ends, in milliseconds: it
+    /// may pull an image for hours.
+    pub const TRIAL_MS_MAX: u64 = 30_000;
     /// A task that fails within this time of its start may have failed for its worker's sake, in
     /// milliseconds.
     pub const QUICK_EXIT_MS: u64 = 2_000;
@@ -256,9 +259,7 @@ impl Core {
 
     pub(crate) fn standing_at(&self, worker: &WorkerId, now: Monotonic) -> Standing {
         let Some(liveness) = self.liveness.get(worker) else { return Standing::Inactive };
-        let holds = |trial: AttemptId| self.holds(worker, trial);
-        let on_trial = liveness.breaker.find_trial().is_some_and(holds);
-        match liveness.standing(now, on_trial) {
+        match liveness.standing(now) {
             Standing::PutAside(_) if !self.has_better(worker) => Standing::Active,
             standing => standing,
         }
@@ -268,12 +269,6 @@ impl Core {
     /// is never put aside, for nobody would gain by it.
     fn has_better(&self, worker: &WorkerId) -> bool {
         self.liveness.iter().any(|(id, liveness)| id != worker && liveness.is_trusted())
-    }
-
-    /// Whether the worker holds this attempt, and it is the current one of its task.
-    fn holds(&self, worker: &WorkerId, attempt: AttemptId) -> bool {
-        let Some(live) = self.facts.find_live(attempt.task) else { return false };
-        live.attempt == attempt.no && live.find_hold().is_some_and(|hold| hold.worker == *worker)
     }
 
     /// Tells whoever watches how a worker stands now.

@@ -29,15 +29,12 @@ impl Liveness {
         self.active && self.degraded.is_none() && self.breaker.is_closed()
     }
 
-    /// Whether the worker takes work, and why not; `on_trial` says whether it still holds the
-    /// attempt that it was given on trial.
-    pub(crate) fn standing(&self, now: Monotonic, on_trial: bool) -> Standing {
+    /// Whether the worker takes work, and why not.
+    pub(crate) fn standing(&self, now: Monotonic) -> Standing {
         match &self.degraded {
             _ if !self.active => Standing::Inactive,
             Some(why) => Standing::Degraded(why.clone()),
-            None => {
-                self.breaker.find_words(now, on_trial).map_or(Standing::Active, Standing::PutAside)
-            }
+            None => self.breaker.find_words(now).map_or(Standing::Active, Standing::PutAside),
         }
     }
 }
@@ -65,8 +62,10 @@ pub(crate) enum Alarm {
     Worker(WorkerId),
     /// May the task be tried again?
     Backoff(TaskId),
-    /// May the worker that was put aside be tried again?
+    /// May the worker that was put aside be tried, or tried again?
     Breaker(WorkerId),
+    /// Does the trial still run?
+    Trial(WorkerId, AttemptId),
 }
 
 impl Alarms {

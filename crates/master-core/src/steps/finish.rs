@@ -108,15 +108,27 @@ fn judge(
     };
     let worker = hold.worker.clone();
     let words = format!("{attempt} ended with {}: {}", outcome.cause, outcome.message);
-    let Some(liveness) = core.liveness.get_mut(&worker) else { return };
-    let words = words.trim_end_matches(": ");
+    speak(core, now, &worker, attempt, verdict, words.trim_end_matches(": "), batch);
+}
+
+/// An attempt says something of its worker.
+pub(crate) fn speak(
+    core: &mut Core,
+    now: Now,
+    worker: &WorkerId,
+    attempt: AttemptId,
+    verdict: Verdict,
+    words: &str,
+    batch: &mut Batch,
+) {
+    let Some(liveness) = core.liveness.get_mut(worker) else { return };
     let turned = liveness.breaker.ended(now.mono, attempt, verdict, words);
     let Some(turned) = turned else { return };
     core.plan_wanted = true;
     if let Turned::Aside(until) = turned {
         core.alarms.set(until, Alarm::Breaker(worker.clone()));
     }
-    core.tell_standing(&worker, batch);
+    core.tell_standing(worker, batch);
 }
 
 /// The task's end, when this loss is one more than its budget has.
@@ -162,7 +174,7 @@ pub(crate) fn finish(
     finished_at: Timestamp,
     batch: &mut Batch,
 ) {
-    let worker = holder(core, attempt);
+    let worker = let_go(core, attempt);
     let told = Effect::TaskEnded { attempt, worker, outcome: outcome.clone() };
     let event = Event::TaskFinished { attempt, outcome, finished_at, at: now.wall };
     core.record(batch, event);
@@ -179,7 +191,7 @@ fn try_again(
     batch: &mut Batch,
 ) {
     let message = Outcome::new(Cause::Infra, message).message;
-    let worker = holder(core, attempt);
+    let worker = let_go(core, attempt);
     let live = core.facts.find_live(attempt.task).expect("only a current attempt is lost");
     let wait_ms = backoff_ms(live, cause);
     let told = Effect::AttemptLost { attempt, worker, cause, message: message.clone() };
@@ -208,7 +220,11 @@ fn backoff_ms(live: &LiveTask, cause: LossCause) -> u64 {
     }
 }
 
-fn holder(core: &Core, attempt: AttemptId) -> Option<WorkerId> {
-    let hold = core.facts.find_live(attempt.task)?.find_hold()?;
-    Some(hold.worker.clone())
+/// The worker that held the attempt; it is on trial with it no more.
+fn let_go(core: &mut Core, attempt: AttemptId) -> Option<WorkerId> {
+    let worker = core.facts.find_live(attempt.task)?.find_hold()?.worker.clone();
+    if let Some(liveness) = core.liveness.get_mut(&worker) {
+        liveness.breaker.gone(attempt);
+    }
+    Some(worker)
 }

@@ -8,6 +8,7 @@ use cloudai_scheduler::{Shape, refusal_of};
 use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Placement, Refused};
 use crate::core::Core;
+use crate::liveness::Alarm;
 
 /// Checks one placement against the present, and makes it true.
 pub(crate) fn place(
@@ -22,8 +23,10 @@ pub(crate) fn place(
     let attempt = AttemptId { task: *task, no };
     let hold = Hold { worker: worker.clone(), session, placed_at: now.wall };
     core.record(batch, Event::AttemptPlaced { attempt, hold });
-    if let Some(liveness) = core.liveness.get_mut(worker) {
-        liveness.breaker.placed(attempt);
+    if let Some(liveness) = core.liveness.get_mut(worker)
+        && let Some(until) = liveness.breaker.placed(now.mono, attempt)
+    {
+        core.alarms.set(until, Alarm::Breaker(worker.clone()));
     }
     Core::send(batch, worker, session, Order::Assign { attempt, spec });
     batch.effects.push(Effect::TaskChanged(*task));

@@ -12,7 +12,7 @@ use cloudai_model::{
 use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, FullReport, Rejection};
 use crate::core::{Core, bounds};
-use crate::liveness::Missed;
+use crate::liveness::{Alarm, Missed};
 use crate::steps::hello::heard;
 use crate::steps::{finish, hello};
 
@@ -129,6 +129,7 @@ fn take_current(
         }
         ReportWhat::Started(at) if assigned => {
             core.record(batch, Event::AttemptStarted { attempt, at: *at });
+            watch_trial(core, now, worker, attempt);
             batch.effects.push(Effect::TaskChanged(attempt.task));
         }
         ReportWhat::Started(_) | ReportWhat::Accepted => {}
@@ -136,6 +137,14 @@ fn take_current(
     if cancel {
         let order = Order::Stop { attempt, reason: StopReason::Cancelled };
         Core::send(batch, worker, session, order);
+    }
+}
+
+/// A trial that has run for a while speaks for its worker: nobody waits for its end.
+fn watch_trial(core: &mut Core, now: Now, worker: &WorkerId, attempt: AttemptId) {
+    if core.liveness.get(worker).is_some_and(|liveness| liveness.breaker.is_trial(attempt)) {
+        let at = now.mono.plus_ms(bounds::QUICK_EXIT_MS);
+        core.alarms.set(at, Alarm::Trial(worker.clone(), attempt));
     }
 }
 

@@ -3,6 +3,7 @@
 use cloudai_model::{LossCause, Monotonic, Now, TaskId, WorkerId};
 
 use crate::batch::Batch;
+use crate::breaker::Verdict;
 use crate::core::{Core, bounds};
 use crate::liveness::Alarm;
 use crate::steps::finish;
@@ -13,6 +14,9 @@ pub(crate) fn tick(core: &mut Core, now: Now, batch: &mut Batch) {
         match alarm {
             Alarm::Backoff(task) => backoff_over(core, task),
             Alarm::Breaker(worker) => try_worker(core, now, &worker),
+            Alarm::Trial(worker, attempt) => {
+                finish::speak(core, now, &worker, attempt, Verdict::Works, "", batch);
+            }
             Alarm::Worker(worker) => look_at_worker(core, now, worker, batch),
         }
     }

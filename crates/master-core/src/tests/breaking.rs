@@ -3,7 +3,7 @@
 use cloudai_model::{AttemptReport, Cause, JobShape, Outcome, ReportWhat, Timestamp};
 use cloudai_scheduler::Standing;
 
-use super::world::{World, ended, spec, started, worker};
+use super::world::{World, accepted, ended, spec, started, worker};
 use crate::{Command, bounds};
 
 /// The end of an attempt that ran for so long.
@@ -107,7 +107,7 @@ fn it_is_tried_again_by_one_attempt_at_a_time_without_another_event() {
     world.now_ms += 10_000;
     assert_eq!(world.core.next_deadline(), Some(world.now().mono));
     assert_eq!(world.pass(0), "worker-1: assign task-6-a1");
-    assert!(put_aside(&world).starts_with("until task-6-a1 ends after 5 failures in a row"));
+    assert!(put_aside(&world).starts_with("while task-6-a1 is tried after 5 failures in a row"));
     let sent = world.report("worker-1", 1, ended("task-6-a1", Cause::Exit(0)));
     let want = "worker-1: forget task-6-a1, worker-1: ack 1, worker-1: assign task-7-a1";
     assert_eq!(sent, want);
@@ -136,6 +136,60 @@ fn a_trial_that_was_cancelled_or_lost_makes_room_for_the_next() {
     // Its worker has lost it: the same task is the next trial.
     let sent = world.full("worker-1", 1, Vec::new());
     assert!(sent.ends_with("worker-1: assign task-7-a2"), "{sent}");
+}
+
+#[test]
+fn a_trial_that_runs_for_a_while_closes_it_without_another_event() {
+    let mut world = broken();
+    world.submit_one(1);
+    world.submit_one(1);
+    assert_eq!(pass(&mut world, bounds::BREAKER_MS_MIN), "worker-1: assign task-6-a1");
+    world.report("worker-1", 1, started("task-6-a1"));
+    assert_eq!(world.pass(bounds::QUICK_EXIT_MS - 1), "");
+    world.now_ms += 1;
+    assert_eq!(world.core.next_deadline(), Some(world.now().mono));
+    assert_eq!(world.pass(0), "worker-1: assign task-7-a1");
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+    assert_eq!(world.told.last(), Some(&Standing::Active));
+}
+
+#[test]
+fn a_trial_that_does_not_start_makes_room_for_the_next_without_another_event() {
+    let mut world = broken();
+    world.submit_one(1);
+    world.submit_one(1);
+    assert_eq!(pass(&mut world, bounds::BREAKER_MS_MIN), "worker-1: assign task-6-a1");
+    let held = || vec![accepted("task-6-a1")];
+    for _ in 0..2 {
+        world.now_ms += bounds::TRIAL_MS_MAX / 2 - 1;
+        world.full("worker-2", world.session("worker-2"), Vec::new());
+        assert_eq!(world.full("worker-1", world.session("worker-1"), held()), "worker-1: ack 1");
+    }
+    world.now_ms += 2;
+    assert_eq!(world.pass(0), "worker-1: assign task-7-a1");
+    assert!(put_aside(&world).starts_with("while task-7-a1 is tried"));
+    // The first one still counts.
+    world.report("worker-1", world.session("worker-1"), ended("task-6-a1", Cause::Exit(0)));
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+}
+
+#[test]
+fn each_attempt_since_counts_while_there_is_no_better_worker() {
+    let mut world = World::new();
+    world.hello("worker-1", 4);
+    fail_jobs(&mut world, 1..=5, 100);
+    world.full("worker-1", 1, Vec::new());
+    world.pass(bounds::BREAKER_MS_MIN);
+    world.full("worker-1", 1, Vec::new());
+    assert_eq!(world.submit_one(1), "worker-1: assign task-6-a1");
+    assert_eq!(world.submit_one(1), "worker-1: assign task-7-a1");
+    world.report("worker-1", 1, ended("task-6-a1", Cause::Exit(0)));
+    world.hello("worker-2", 0);
+    assert_eq!(world.standing("worker-1"), Standing::Active);
+    assert_eq!(
+        world.submit(spec(1), super::world::array(1, 2, None)).1.matches("assign").count(),
+        2
+    );
 }
 
 #[test]
