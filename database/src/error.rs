@@ -62,9 +62,9 @@ pub enum StoreError {
     #[error(
         "the last master did not close the store {path}, and its write-ahead log {path}-wal is not \
          there: what was stored last is missing. Nothing was changed. Put that file back, the two \
-         belong together. When it is lost, go on without it: 'cloudai backup' of this data \
-         directory, then 'cloudai restore' of that backup into a new one, so that what was given \
-         out meanwhile is fenced off",
+         belong together. When it is lost, restore a backup with 'cloudai restore BACKUP --data-dir \
+         NEW' and start the master there. Without a backup, save what can be read with 'sqlite3 \
+         {path} .recover', or begin with an empty --data-dir",
         path = path.display()
     )]
     LogMissing {

@@ -208,7 +208,7 @@ fn a_store_without_its_log_is_refused() {
     let log = cluster.data_dir().join("cloudai.db-wal");
     let saved = fs::read(&log).unwrap();
     fs::remove_file(&log).unwrap();
-    let words = ["did not close the store", "Put that file back", "cloudai backup"];
+    let words = ["did not close the store", "Put that file back", "cloudai restore BACKUP"];
     check_refused(&cluster, &store, &words);
     // As it says: the log back, and all is there.
     fs::write(&log, saved).unwrap();

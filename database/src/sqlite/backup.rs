@@ -51,6 +51,9 @@ pub fn copy_store(
     let cluster = transaction(&source, &mut Known::default(), "BEGIN", |tx| {
         // The first look fixes the moment; the pages are of the same one.
         let cluster = tx.cluster()?;
+        // The copy is marked as whole without a log, so it is never made of less than the whole. A
+        // log of this moment stays as long as this transaction reads.
+        open::check_log(&source, &path, open::log_bytes(&path))?;
         copy_pages(&source, to, progress).map_err(|error| {
             if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
                 return Fault::Store(StoreError::Full { path: to.to_owned() });

@@ -135,9 +135,14 @@ fn a_file_without_the_log_that_belongs_to_it_is_refused() {
     for _ in 0..2 {
         let error = refusal(alone.path());
         assert!(matches!(error, StoreError::LogMissing { .. }), "{error}");
-        for words in ["Put that file back", "cloudai backup", "cloudai restore"] {
+        for words in ["Put that file back", "cloudai restore BACKUP", "empty --data-dir"] {
             assert!(error.to_string().contains(words), "{error}");
         }
+        // Nor does a copy make a whole store of it.
+        let to = alone.path().join("copy");
+        let error = copy_store(alone.path(), &to, &mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, StoreError::LogMissing { .. }), "{error}");
+        assert!(!to.exists());
     }
     // With it, everything is there; and after a clean stop the file is whole alone.
     let log = "cloudai.db-wal";

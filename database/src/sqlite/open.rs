@@ -1,7 +1,7 @@
 //! Opening the file: refuse what is not ours, what is newer and what is damaged before anything is
 //! changed, then bring an older one up to date.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -47,16 +47,15 @@ pub(super) fn open_writer(dir: &Path, path: &Path) -> Result<Connection, StoreEr
     connection.busy_timeout(BUSY_WAIT).map_err(|error| named(error.into()))?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     // Before the first look, which makes one.
-    let log_bytes = std::fs::metadata(log_path(path)).map_or(0, |log| log.len());
+    let log_bytes = log_bytes(path);
     // Looking must not move the log into the file: a refusal leaves everything as it was.
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         .map_err(|error| named(error.into()))?;
     let version = check_version(&connection, dir, path)?;
     check_pages(&connection, path)?;
-    let is_in_use = version > 0 && is_in_use(&connection).map_err(|error| named(error.into()))?;
-    if is_in_use && log_bytes == 0 {
-        return Err(StoreError::LogMissing { path: path.to_owned() });
+    if version > 0 {
+        check_log(&connection, path, log_bytes).map_err(named)?;
     }
     take_up(&mut connection, version).map_err(|error| named(error.into()))?;
     Ok(connection)
@@ -70,15 +69,20 @@ fn take_up(connection: &mut Connection, version: usize) -> rusqlite::Result<()> 
     Ok(())
 }
 
-/// The write-ahead log of a file.
-fn log_path(path: &Path) -> PathBuf {
+/// How much is in the write-ahead log of a file.
+pub(super) fn log_bytes(path: &Path) -> u64 {
     let mut name = path.as_os_str().to_owned();
     name.push("-wal");
-    name.into()
+    std::fs::metadata(name).map_or(0, |log| log.len())
 }
 
-fn is_in_use(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.query_row("SELECT in_use FROM cluster", [], |row| row.get(0))
+/// Refuses a file that was not closed when the log that belongs to it is not there.
+pub(super) fn check_log(connection: &Connection, path: &Path, log_bytes: u64) -> Result<(), Fault> {
+    let in_use: bool = connection.query_row("SELECT in_use FROM cluster", [], |row| row.get(0))?;
+    if in_use && log_bytes == 0 {
+        return Err(StoreError::LogMissing { path: path.to_owned() }.into());
+    }
+    Ok(())
 }
 
 /// Notes in the file itself, not only in its log, whether a log belongs to it: a file without the
