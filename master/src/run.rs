@@ -1,12 +1,12 @@
 //! Starting a master and ending it in good order.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use cloudai_cli::Backend;
-use cloudai_database::{SqliteStore, Store, StoreError};
+use cloudai_database::{DirLock, SqliteStore, Store, StoreError};
 use cloudai_master_core::Settings;
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -14,6 +14,7 @@ use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
 use crate::agent_record::AgentRecord;
+use crate::backup;
 use crate::clock;
 use crate::config::MasterConfig;
 use crate::files::TaskFiles;
@@ -43,6 +44,20 @@ pub enum MasterError {
         path: PathBuf,
         /// What the system said.
         source: std::io::Error,
+    },
+    /// The data directory holds what belongs to a store, and no store.
+    #[error(
+        "{path} holds '{found}' but no store (cloudai.db): a restore into it did not come to its \
+         end, or the store was taken away. Nothing was changed. Run 'cloudai restore BACKUP \
+         --data-dir NEW' again into an empty directory and start the master there, or put the store \
+         back",
+        path = path.display()
+    )]
+    NoStore {
+        /// The directory.
+        path: PathBuf,
+        /// What is there.
+        found: &'static str,
     },
     /// A port cannot be had.
     #[error(
@@ -98,7 +113,7 @@ impl Master {
         config: MasterConfig,
         shutdown: CancellationToken,
     ) -> Result<Self, MasterError> {
-        Self::start_with(open_store(&config)?, config, shutdown).await
+        Self::start_with(open_store(&config.data_dir)?, config, shutdown).await
     }
 
     /// Takes the ports and serves what the store holds.
@@ -198,10 +213,16 @@ fn flatten(
     ended.unwrap_or(Err(MasterError::Serve))
 }
 
-fn open_store(config: &MasterConfig) -> Result<Box<dyn Store>, MasterError> {
-    let path = config.data_dir.clone();
-    std::fs::create_dir_all(&path).map_err(|source| MasterError::DataDir { path, source })?;
-    Ok(Box::new(SqliteStore::open(&config.data_dir)?))
+fn open_store(data_dir: &Path) -> Result<Box<dyn Store>, MasterError> {
+    let path = data_dir.to_owned();
+    let unusable = |source| MasterError::DataDir { path: path.clone(), source };
+    std::fs::create_dir_all(data_dir).map_err(unusable)?;
+    // Whoever works there now is named rather than what it has made so far.
+    drop(DirLock::take(data_dir)?);
+    if let Some(found) = backup::find_orphan(data_dir).map_err(unusable)? {
+        return Err(MasterError::NoStore { path, found });
+    }
+    Ok(Box::new(SqliteStore::open(data_dir)?))
 }
 
 async fn bind(
@@ -326,5 +347,26 @@ mod tests {
         for words in ["Nothing that was accepted is lost", "start the master again", "the disk"] {
             assert!(error.to_string().contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn a_directory_that_a_restore_left_half_made_is_refused_and_not_begun_anew() {
+        // Killed while it staged; killed between its two renames, and the stage tidied away since.
+        for (left, found) in [("restoring/tasks", "restoring"), ("tasks/1", "tasks")] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::create_dir_all(dir.path().join(left)).unwrap();
+            let Err(error) = open_store(dir.path()) else { panic!("{left}: it was begun anew") };
+            for words in [found, "cloudai restore BACKUP", "again into an empty directory"] {
+                assert!(error.to_string().contains(words), "{error}");
+            }
+            assert!(!dir.path().join("cloudai.db").exists(), "{left}");
+        }
+        // The store comes last: where it stands, the restore is whole.
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("tasks")).unwrap();
+        drop(open_store(dir.path()).unwrap());
+        std::fs::create_dir_all(dir.path().join("tasks/1")).unwrap();
+        std::fs::create_dir(dir.path().join("restoring")).unwrap();
+        open_store(dir.path()).unwrap();
     }
 }

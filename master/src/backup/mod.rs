@@ -20,6 +20,7 @@ use cloudai_master_core::RestoreError;
 use thiserror::Error;
 
 pub use manifest::{FilesPart, Manifest, StorePart, TasksPart};
+pub(crate) use restore::find_orphan;
 pub use restore::{Restored, restore};
 pub use take::{BackupRequest, back_up};
 

@@ -3,8 +3,8 @@
 //! Everything is checked before anything is made. The new store goes on from numbers that the lost
 //! master cannot have given, so that its sessions, attempts and jobs are told from those to come.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use cloudai_database::{DirLock, SqliteStore, Store as _};
 use cloudai_master_core::{Core, Settings};
@@ -154,4 +154,20 @@ fn put_in_place(stage: &Path, data_dir: &Path) -> Result<(), BackupError> {
     }
     // What is left of the check: a lock file, and nothing that counts.
     fs::remove_dir_all(stage).map_err(io_error("clear", stage))
+}
+
+/// What a data directory without a store holds that belongs to one. A master that began anew there
+/// would give its numbers again, and take old logs for those of new tasks.
+pub(crate) fn find_orphan(data_dir: &Path) -> io::Result<Option<&'static str>> {
+    if data_dir.join(STORE).try_exists()? {
+        return Ok(None);
+    }
+    if data_dir.join(STAGE).try_exists()? {
+        return Ok(Some(STAGE));
+    }
+    match fs::read_dir(data_dir.join(TASKS)) {
+        Ok(mut entries) => Ok(entries.next().map(|_| TASKS)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
