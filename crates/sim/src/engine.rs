@@ -1,18 +1,23 @@
 //! A machine's container engine: it outlives the worker process, knows what really happened in its
 //! containers, and can hang, refuse, and lose one. It decides nothing about attempts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, TaskSpec};
+use cloudai_model::{AttemptId, TaskSpec, Timestamp};
 use fastrand::Rng;
 
 use crate::faults::Class;
+use crate::life::Step;
 use crate::program::Program;
+use crate::worker::WorkerWhat;
 use crate::world::{Happening, World};
 
 /// Longest answer of a healthy engine, in milliseconds.
 pub(crate) const ANSWER_MS_MAX: u64 = 60;
+
+/// How often a worker looks for containers that outlived their attempts, in milliseconds.
+const SWEEP_MS: u64 = 5_000;
 
 /// One engine.
 #[derive(Debug)]
@@ -20,7 +25,16 @@ pub(crate) struct Engine {
     pub(crate) containers: BTreeMap<AttemptId, Container>,
     /// Until when it answers nothing.
     hangs_until_ms: u64,
+    /// Starts that are under way.
+    starting: BTreeSet<AttemptId>,
     random: Rng,
+}
+
+/// What is asked of an engine. It is done even when the process that asked is gone.
+#[derive(Debug, Clone)]
+pub(crate) enum EngineCall {
+    Create(Arc<TaskSpec>),
+    Start,
 }
 
 /// One container.
@@ -28,6 +42,8 @@ pub(crate) struct Engine {
 pub(crate) struct Container {
     pub(crate) state: ContainerState,
     pub(crate) spec: Arc<TaskSpec>,
+    /// As the engine recorded it.
+    pub(crate) started_at: Option<Timestamp>,
     /// Tells its end from that of an earlier one of the same name.
     number: u64,
 }
@@ -36,23 +52,27 @@ pub(crate) struct Container {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ContainerState {
     Created,
-    Running { since_ms: u64 },
-    Exited { code: i32, since_ms: u64, at_ms: u64 },
+    Running,
+    Exited { code: i32, at: Timestamp },
 }
 
 impl ContainerState {
     pub(crate) const fn is_running(self) -> bool {
-        matches!(self, Self::Running { .. })
+        matches!(self, Self::Running)
     }
 }
 
 impl Engine {
     pub(crate) fn new(random: Rng) -> Self {
-        Self { containers: BTreeMap::new(), hangs_until_ms: 0, random }
+        Self { containers: BTreeMap::new(), hangs_until_ms: 0, starting: BTreeSet::new(), random }
     }
 
     pub(crate) const fn hangs(&self, now_ms: u64) -> bool {
         self.hangs_until_ms > now_ms
+    }
+
+    pub(crate) fn is_starting(&self) -> bool {
+        !self.starting.is_empty()
     }
 
     /// How long the engine takes for one call, from now.
@@ -93,26 +113,81 @@ impl World {
         refuses
     }
 
-    pub(crate) fn create_container(
+    /// Sends a call to the engine, which carries it out whatever becomes of the caller.
+    pub(crate) fn ask_engine(&mut self, worker: usize, attempt: AttemptId, call: EngineCall) {
+        let ms = self.engines[worker].draw_answer_ms();
+        if matches!(call, EngineCall::Start) {
+            self.engines[worker].starting.insert(attempt);
+        }
+        let life = self.workers[worker].life;
+        self.queue.after(ms, Happening::Engine { worker, life, attempt, call });
+    }
+
+    pub(crate) fn on_engine(
         &mut self,
         worker: usize,
+        life: u32,
         attempt: AttemptId,
-        spec: Arc<TaskSpec>,
+        call: EngineCall,
     ) {
+        if let Some(until_ms) = self.find_engine_wait(worker) {
+            self.queue.at(until_ms, Happening::Engine { worker, life, attempt, call });
+            return;
+        }
+        let step = match call {
+            EngineCall::Create(spec) => {
+                let made = !self.engines[worker].containers.contains_key(&attempt);
+                if made {
+                    self.create_container(worker, attempt, spec);
+                }
+                Step::Created { made }
+            }
+            EngineCall::Start => {
+                self.engines[worker].starting.remove(&attempt);
+                Step::Started { runs: self.start_container(worker, attempt) }
+            }
+        };
+        if self.workers[worker].life_up() != Some(life) {
+            self.queue.after(SWEEP_MS, Happening::EngineSweeps { worker, attempt });
+        }
+        let what = WorkerWhat::Run { attempt, step };
+        self.queue.after(1, Happening::Worker { worker, life, what });
+    }
+
+    /// What a call of a process that is gone made, and no attempt of the present one needs.
+    pub(crate) fn sweep(&mut self, worker: usize, attempt: AttemptId) {
+        let is_left = self.engines[worker].containers.contains_key(&attempt);
+        let process = self.workers[worker].process.as_ref();
+        match process.map(|process| process.runs.contains_key(&attempt)) {
+            Some(false) if is_left && !self.engines[worker].hangs(self.queue.now_ms()) => {
+                self.remove_container(worker, attempt);
+            }
+            Some(false) if is_left => {
+                self.queue.after(SWEEP_MS, Happening::EngineSweeps { worker, attempt });
+            }
+            _ => {}
+        }
+    }
+
+    fn create_container(&mut self, worker: usize, attempt: AttemptId, spec: Arc<TaskSpec>) {
         let number = self.draw_number();
         let state = ContainerState::Created;
-        let container = Container { state, spec, number };
+        let container = Container { state, spec, started_at: None, number };
         self.say_at(worker, format_args!("engine: created {attempt}"));
         self.engines[worker].containers.insert(attempt, container);
     }
 
-    /// The container begins to run; false when it is not there.
-    pub(crate) fn start_container(&mut self, worker: usize, attempt: AttemptId) -> bool {
-        let now_ms = self.queue.now_ms();
+    /// The container begins to run, once; false when it is not there.
+    fn start_container(&mut self, worker: usize, attempt: AttemptId) -> bool {
+        let at = self.wall_of(worker);
         let Some(container) = self.engines[worker].containers.get_mut(&attempt) else {
             return false;
         };
-        container.state = ContainerState::Running { since_ms: now_ms };
+        if container.started_at.is_some() {
+            return true;
+        }
+        container.state = ContainerState::Running;
+        container.started_at = Some(at);
         let (run_ms, code) = Program::of(&container.spec).fate(self.scenario.seed, attempt);
         let number = container.number;
         self.queue
@@ -151,14 +226,13 @@ impl World {
         number: u64,
         code: Option<i32>,
     ) {
-        let now_ms = self.queue.now_ms();
+        let at = self.wall_of(worker);
         let Some(container) = self.engines[worker].containers.get_mut(&attempt) else { return };
-        let ContainerState::Running { since_ms } = container.state else { return };
-        if container.number != number {
+        if container.number != number || !container.state.is_running() {
             return;
         }
         let shown = code.unwrap_or(137);
-        container.state = ContainerState::Exited { code: shown, since_ms, at_ms: now_ms };
+        container.state = ContainerState::Exited { code: shown, at };
         self.say_at(worker, format_args!("engine: {attempt} exited with {shown}"));
         if let Some(code) = code {
             self.oracle.truth.exited(attempt, code);

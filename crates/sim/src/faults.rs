@@ -36,6 +36,8 @@ pub(crate) enum FaultWhat {
     WorkerDies {
         /// Which.
         worker: usize,
+        /// At which point of an attempt's way.
+        point: WorkerPoint,
         /// How long it stays away.
         down_ms: u64,
     },
@@ -101,6 +103,49 @@ pub(crate) enum DeathPoint {
     MidRelease(u8),
 }
 
+/// Where on an attempt's way its worker dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WorkerPoint {
+    /// At any moment.
+    AtOnce,
+    /// The ledger has it, the disk does not.
+    BeforeRecord,
+    /// The disk has it, and the engine was not asked for anything.
+    Accepted,
+    /// Its container is made, and the disk does not say so.
+    Created,
+    /// The disk says so, and it was not started.
+    Marked,
+    /// Its container runs, and nobody was told.
+    Started,
+    /// It was asked to stop.
+    Signalled,
+    /// It is over, and the disk does not say so.
+    BeforeEnd,
+    /// The disk says so, and the container is there.
+    Ended,
+    /// The container is gone, and the ledger was not told.
+    Removed,
+    /// The master wants it no more, and the disk still has it.
+    Dropped,
+}
+
+impl WorkerPoint {
+    /// Every point that is not any moment.
+    pub(crate) const BETWEEN_STEPS: [Self; 10] = [
+        Self::BeforeRecord,
+        Self::Accepted,
+        Self::Created,
+        Self::Marked,
+        Self::Started,
+        Self::Signalled,
+        Self::BeforeEnd,
+        Self::Ended,
+        Self::Removed,
+        Self::Dropped,
+    ];
+}
+
 /// A direction of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -136,7 +181,8 @@ impl FaultWhat {
             }
             Self::MasterPauses { .. } => Class::MasterPauses,
             Self::StoreFails { .. } => Class::StoreFails,
-            Self::WorkerDies { .. } => Class::WorkerDies,
+            Self::WorkerDies { point: WorkerPoint::AtOnce, .. } => Class::WorkerDies,
+            Self::WorkerDies { .. } => Class::WorkerDiesBetweenSteps,
             Self::WorkerPauses { .. } => Class::WorkerPauses,
             Self::WorkerLeaves { .. } => Class::WorkerLeaves,
             Self::Cut { way: Way::Both, .. } => Class::CutBothWays,
@@ -194,6 +240,7 @@ classes! {
     StoreFails = "commit failed",
     SlowDisk = "commit slow",
     WorkerDies = "worker killed",
+    WorkerDiesBetweenSteps = "worker killed between steps",
     WorkerPauses = "worker paused",
     WorkerLeaves = "worker left",
     CutBothWays = "network cut both ways",

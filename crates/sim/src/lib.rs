@@ -8,6 +8,7 @@
 //! Read next: `world.rs` (one run), `scenario.rs` (what a seed chooses), `oracle/` (the judge),
 //! `plant.rs` (the bugs that the judge must find), `docs/reliability.md` (what all this proves).
 
+mod adopt;
 mod client;
 mod clock;
 mod desk;
@@ -22,6 +23,7 @@ mod oracle;
 mod plant;
 mod program;
 mod queue;
+mod records;
 mod report;
 mod run;
 mod scenario;

@@ -28,13 +28,19 @@ pub enum Plant {
     CancelDropped,
     /// A hello that its worker has given up comes after the one that it sent next.
     LateHello,
+    /// A restarted worker does not read the ends that the process before recorded.
+    RecordForgotten,
+    /// A restarted worker starts anew what it finds running.
+    AdoptRestarts,
+    /// A restarted worker does not know that the process before it stopped an attempt.
+    StopForgotten,
     /// The same turn gives another order of events each time.
     Chance,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -47,6 +53,9 @@ impl Plant {
         Self::RequestForgotten,
         Self::CancelDropped,
         Self::LateHello,
+        Self::RecordForgotten,
+        Self::AdoptRestarts,
+        Self::StopForgotten,
         Self::Chance,
     ];
 
@@ -65,6 +74,9 @@ impl Plant {
             Self::RequestForgotten => "request-forgotten",
             Self::CancelDropped => "cancel-dropped",
             Self::LateHello => "late-hello",
+            Self::RecordForgotten => "record-forgotten",
+            Self::AdoptRestarts => "adopt-restarts",
+            Self::StopForgotten => "stop-forgotten",
             Self::Chance => "chance",
         }
     }

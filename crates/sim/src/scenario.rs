@@ -8,7 +8,7 @@ use cloudai_scheduler::PolicyKind;
 use fastrand::Rng;
 
 use crate::clock::{Clock, DRIFT_PPM_MAX};
-use crate::faults::{Class, DeathPoint, Fault, FaultWhat, Way};
+use crate::faults::{Class, DeathPoint, Fault, FaultWhat, Way, WorkerPoint};
 use crate::program::Program;
 
 /// The longest lease of a simulated task; see [`DRIFT_PPM_MAX`].
@@ -242,7 +242,13 @@ fn choose_fault(random: &mut Rng, class: Class, workers: usize) -> Option<FaultW
         Class::MasterDiesAmidEffects => dies(DeathPoint::MidRelease(random.u8(1..100))),
         Class::MasterPauses => Some(FaultWhat::MasterPauses { ms }),
         Class::StoreFails => Some(FaultWhat::StoreFails { is_stored: random.bool() }),
-        Class::WorkerDies => Some(FaultWhat::WorkerDies { worker, down_ms: ms }),
+        Class::WorkerDies => {
+            Some(FaultWhat::WorkerDies { worker, point: WorkerPoint::AtOnce, down_ms: ms })
+        }
+        Class::WorkerDiesBetweenSteps => {
+            let point = *random.choice(&WorkerPoint::BETWEEN_STEPS).expect("not empty");
+            Some(FaultWhat::WorkerDies { worker, point, down_ms: ms })
+        }
         Class::WorkerPauses => Some(FaultWhat::WorkerPauses { worker, ms }),
         Class::WorkerLeaves => Some(FaultWhat::WorkerLeaves { worker, down_ms: ms }),
         Class::CutBothWays => Some(FaultWhat::Cut { worker, way: Way::Both, ms }),

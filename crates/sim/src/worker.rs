@@ -6,12 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat, Session, Timestamp};
-use cloudai_worker_core::{Effect, Input, Ledger, LedgerConfig, RefusalReason};
+use cloudai_worker_core::{Effect, Input, Ledger, RefusalReason};
 use fastrand::Rng;
 
+use crate::adopt::RESTART_MS;
+use crate::faults::WorkerPoint;
 use crate::life::{Run, Step};
 use crate::net::{Down, Orders, Refusal, StreamId, Up};
 use crate::plant::Plant;
+use crate::records::{LeaseKeeper, WorkerDisk};
 use crate::scenario::WorkerPlan;
 use crate::world::{Happening, World};
 
@@ -22,10 +25,8 @@ const HEARTBEAT_MS: u64 = 5_000;
 /// First and longest pause between two tries to connect, before jitter, in milliseconds.
 const PAUSE_MS_MIN: u64 = 100;
 const PAUSE_MS_MAX: u64 = 2_500;
-/// How long whoever looks after the machine waits before he starts a worker that ended, and a
-/// worker that cannot reach its engine before it looks again, in milliseconds.
-const RESTART_MS: u64 = 2_000;
-
+/// How long after the master's word the files of an attempt are removed, in milliseconds.
+const REMOVE_MS: u64 = 2;
 /// A machine with its worker process, when that runs.
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -37,7 +38,11 @@ pub(crate) struct Worker {
     pub(crate) resumed_at_ms: u64,
     /// What happened while the process stands still.
     stash: Option<Vec<Happening>>,
-    random: Rng,
+    /// What survives the process.
+    pub(crate) disk: WorkerDisk,
+    /// Where on an attempt's way the process dies next, and for how long.
+    pub(crate) doomed: Option<(WorkerPoint, u64)>,
+    pub(crate) random: Rng,
 }
 
 /// A worker process.
@@ -55,6 +60,28 @@ pub(crate) struct Process {
     tick_at_ms: Option<u64>,
     /// It ends when nothing runs any more; then it stays away for so long.
     leaving_for_ms: Option<u64>,
+    /// Whether a master ever welcomed it: nothing of an attempt is delivered before.
+    pub(crate) is_welcomed: bool,
+    pub(crate) keeper: LeaseKeeper,
+}
+
+impl Process {
+    /// A process that is about to connect.
+    pub(crate) fn new(ledger: Ledger) -> Self {
+        Self {
+            ledger,
+            runs: BTreeMap::new(),
+            connection: Connection::Waiting,
+            pause_ms: PAUSE_MS_MIN,
+            notes: VecDeque::new(),
+            full_due: false,
+            is_sending: false,
+            tick_at_ms: None,
+            leaving_for_ms: None,
+            is_welcomed: false,
+            keeper: LeaseKeeper::default(),
+        }
+    }
 }
 
 /// Where the connection stands.
@@ -73,12 +100,23 @@ pub(crate) enum WorkerWhat {
     Heartbeat(StreamId),
     Send,
     Tick,
+    KeepLease,
+    RemoveRecord(AttemptId),
     Run { attempt: AttemptId, step: Step },
 }
 
 impl Worker {
     pub(crate) fn new(plan: WorkerPlan, random: Rng) -> Self {
-        Self { plan, life: 0, process: None, resumed_at_ms: 0, stash: None, random }
+        Self {
+            plan,
+            life: 0,
+            process: None,
+            resumed_at_ms: 0,
+            stash: None,
+            disk: WorkerDisk::default(),
+            doomed: None,
+            random,
+        }
     }
 
     /// Which process runs.
@@ -139,37 +177,6 @@ impl World {
         }
     }
 
-    pub(crate) fn on_worker_starts(&mut self, worker: usize) {
-        if self.workers[worker].process.is_some() {
-            return;
-        }
-        // The engine cannot be asked what an earlier process left.
-        if let Some(until_ms) = self.find_engine_wait(worker) {
-            self.queue.at(until_ms + RESTART_MS, Happening::WorkerStarts { worker });
-            return;
-        }
-        let left: Vec<AttemptId> = self.engines[worker].containers.keys().copied().collect();
-        for attempt in left {
-            self.remove_container(worker, attempt);
-        }
-        let it = &mut self.workers[worker];
-        it.life += 1;
-        let attempts_max = it.plan.attempts_max;
-        it.process = Some(Process {
-            ledger: Ledger::new(LedgerConfig { attempts_max }),
-            runs: BTreeMap::new(),
-            connection: Connection::Waiting,
-            pause_ms: PAUSE_MS_MIN,
-            notes: VecDeque::new(),
-            full_due: false,
-            is_sending: false,
-            tick_at_ms: None,
-            leaving_for_ms: None,
-        });
-        self.say_at(worker, format_args!("starts"));
-        self.plan_worker(worker, 0, WorkerWhat::Connect);
-    }
-
     /// The process is gone at once; its connections end, its containers go on.
     pub(crate) fn kill_worker(&mut self, worker: usize, down_ms: u64) -> bool {
         let it = &mut self.workers[worker];
@@ -222,7 +229,7 @@ impl World {
         self.kill_worker(worker, down_ms);
     }
 
-    fn plan_worker(&mut self, worker: usize, ms: u64, what: WorkerWhat) {
+    pub(crate) fn plan_worker(&mut self, worker: usize, ms: u64, what: WorkerWhat) {
         let life = self.workers[worker].life;
         self.queue.after(ms, Happening::Worker { worker, life, what });
     }
@@ -237,6 +244,8 @@ impl World {
             WorkerWhat::Heartbeat(stream) => self.on_heartbeat(worker, stream),
             WorkerWhat::Send => self.send_report(worker),
             WorkerWhat::Tick => self.on_tick(worker),
+            WorkerWhat::KeepLease => self.keep_lease(worker),
+            WorkerWhat::RemoveRecord(attempt) => self.remove_record(worker, attempt),
             WorkerWhat::Run { attempt, step } => self.on_run(worker, attempt, step),
         }
         self.judge_claims(worker);
@@ -246,6 +255,7 @@ impl World {
     /// What the loop of the shell looks at between two things that happen.
     fn settle_worker(&mut self, worker: usize) {
         self.end_if_left(worker);
+        self.keep_lease_soon(worker);
         let now_ms = self.queue.now_ms();
         let it = &mut self.workers[worker];
         let Some(process) = it.process.as_mut() else { return };
@@ -396,6 +406,7 @@ impl World {
             return;
         }
         process.connection = Connection::Open(stream);
+        process.is_welcomed = true;
         process.pause_ms = PAUSE_MS_MIN;
         let from_answer = self.plant == Some(Plant::LeaseFromAnswer);
         let counted_ms = if from_answer { self.queue.now_ms() } else { hello_at_ms };
@@ -471,9 +482,18 @@ impl World {
                     if let Some(process) = self.workers[worker].process.as_mut() {
                         process.runs.remove(&attempt);
                     }
+                    self.plan_worker(worker, REMOVE_MS, WorkerWhat::RemoveRecord(attempt));
                 }
                 Effect::Refuse { attempt, reason } => self.refuse(worker, attempt, reason),
             }
+        }
+    }
+
+    /// The master has no use for it any more.
+    fn remove_record(&mut self, worker: usize, attempt: AttemptId) {
+        if !self.passes(worker, WorkerPoint::Dropped) {
+            self.workers[worker].disk.records.remove(&attempt);
+            self.oracle.truth.dropped(worker, attempt);
         }
     }
 

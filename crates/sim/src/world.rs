@@ -12,7 +12,7 @@ use fastrand::Rng;
 use crate::client::{Ask, CallId, Clients};
 use crate::clock::Clock;
 use crate::disk::Disk;
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineCall};
 use crate::faults::{Class, Fault, FaultWhat};
 use crate::history::History;
 use crate::master::Master;
@@ -31,7 +31,8 @@ use crate::worker::{Worker, WorkerWhat};
 const SETTLE_MS_MAX: u64 = 300_000;
 /// How often the world looks whether everything has ended, in milliseconds.
 const LOOK_MS: u64 = 1_000;
-/// When, after the world healed, what could never run is cancelled, in milliseconds.
+/// How often, after the world healed, what could never run is cancelled, in milliseconds: a client
+/// may submit it only when its worker is there at last.
 const CANCEL_AFTER_MS: u64 = 10_000;
 /// Most things that happen in one run: beyond, something goes in a circle.
 const HAPPENINGS_MAX: u64 = 3_000_000;
@@ -51,6 +52,8 @@ pub(crate) enum Happening {
     WorkerListens { stream: StreamId },
     Worker { worker: usize, life: u32, what: WorkerWhat },
     ContainerEnds { worker: usize, attempt: AttemptId, number: u64, code: Option<i32> },
+    Engine { worker: usize, life: u32, attempt: AttemptId, call: EngineCall },
+    EngineSweeps { worker: usize, attempt: AttemptId },
     CutEnds { worker: usize },
     Submits { plan: usize },
     Cancels { target: CancelTarget },
@@ -175,6 +178,10 @@ impl World {
             Happening::ContainerEnds { worker, attempt, number, code } => {
                 self.on_container_ends(worker, attempt, number, code);
             }
+            Happening::Engine { worker, life, attempt, call } => {
+                self.on_engine(worker, life, attempt, call);
+            }
+            Happening::EngineSweeps { worker, attempt } => self.sweep(worker, attempt),
             Happening::CutEnds { worker } => self.on_cut_ends(worker),
             Happening::Submits { plan } => self.call(Ask::Submit(plan)),
             Happening::Cancels { target } => self.call(Ask::Cancel(target)),
@@ -184,7 +191,10 @@ impl World {
             Happening::AnswerArrives { call, answer } => self.on_answer_arrives(call, answer),
             Happening::Fault(fault) => self.go_wrong(fault.what),
             Happening::Heals => self.heal(),
-            Happening::CancelsTheRest => self.cancel_what_never_fits(),
+            Happening::CancelsTheRest => {
+                self.cancel_what_never_fits();
+                self.queue.after(CANCEL_AFTER_MS, Happening::CancelsTheRest);
+            }
             Happening::Looks => self.look(),
         }
     }
@@ -205,7 +215,9 @@ impl World {
                 self.master.disk.fails = Some(is_stored);
                 false
             }
-            FaultWhat::WorkerDies { worker, down_ms } => self.kill_worker(worker, down_ms),
+            FaultWhat::WorkerDies { worker, point, down_ms } => {
+                self.doom_worker(worker, point, down_ms)
+            }
             FaultWhat::WorkerPauses { worker, ms } => self.pause_worker(worker, ms),
             FaultWhat::WorkerLeaves { worker, down_ms } => self.leave_worker(worker, down_ms),
             FaultWhat::Cut { worker, way, ms } => {
@@ -247,6 +259,7 @@ impl World {
         }
         self.queue.after(1_000, Happening::MasterStarts);
         for worker in 0..self.workers.len() {
+            self.workers[worker].doomed = None;
             if let Some(life) = self.workers[worker].life_up() {
                 self.on_worker_resumes(worker, life);
             }
@@ -309,6 +322,9 @@ impl World {
             let id = &worker.plan.id;
             if let Some(attempt) = engine.containers.keys().next() {
                 return Some(format!("the container of {attempt} on {id}"));
+            }
+            if let Some(attempt) = worker.disk.records.keys().next() {
+                return Some(format!("the record of {attempt} on {id}"));
             }
             let Some(process) = worker.process.as_ref() else {
                 return Some(format!("{id}, which does not run"));

@@ -8,6 +8,7 @@ use super::reference::Place;
 use crate::client::{Ask, CallId, is_about};
 use crate::life::Run;
 use crate::net::Orders;
+use crate::records::ASK_MS;
 use crate::world::World;
 
 /// How long after a lease's end a worker may take to act on it, in milliseconds.
@@ -60,6 +61,7 @@ impl World {
                 let it = &self.workers[worker];
                 let (id, span_ms) = (&it.plan.id, it.plan.clock.true_span_ms(lease_ms));
                 let end_ms = self.oracle.leases.end_ms(worker, span_ms);
+                let asks_until_ms = self.oracle.leases.asks_until_ms(worker);
                 let runs = it.process.as_ref().and_then(|process| process.runs.get(&attempt));
                 let goes_on = runs.is_some_and(Run::is_claimed);
                 if now_ms < end_ms {
@@ -68,7 +70,7 @@ impl World {
                         "at most one attempt of a task holds a valid lease: {placed} is placed \
                          while {id} may run {attempt} for another {left_ms} ms"
                     ));
-                } else if goes_on && !it.is_paused() && now_ms > end_ms + 50 {
+                } else if goes_on && !it.is_paused() && now_ms > asks_until_ms.max(end_ms) + 50 {
                     let over_ms = now_ms - end_ms;
                     self.fail(format!(
                         "a worker stops what its lease does not cover: {id} goes on with \
@@ -88,6 +90,7 @@ impl World {
             let span_ms = it.plan.clock.true_span_ms(run.spec.retry.lease_ms);
             let end_ms = self.oracle.leases.end_ms(worker, span_ms);
             let end_ms = end_ms.max(it.resumed_at_ms).max(run.since_ms);
+            let end_ms = end_ms.max(self.oracle.leases.asks_until_ms(worker));
             (now_ms > end_ms + CLAIM_MS_MAX).then(|| (*id, now_ms - end_ms))
         });
         if let Some((attempt, over_ms)) = over {
@@ -112,6 +115,15 @@ impl World {
         older.sort_unstable();
         older.dedup();
         older
+    }
+
+    /// A worker process begins, and takes these up.
+    pub(crate) fn judge_restart(&mut self, worker: usize, names: &[AttemptId]) {
+        let judged = self.oracle.truth.check_restart(worker, names);
+        self.judge(judged);
+        let now_ms = self.queue.now_ms();
+        let ask_ms = self.workers[worker].plan.clock.true_span_ms(ASK_MS);
+        self.oracle.leases.restarted(worker, now_ms, ask_ms);
     }
 
     /// A container starts.

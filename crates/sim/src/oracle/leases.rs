@@ -14,6 +14,11 @@ struct Known {
     renewed_ms: u64,
     /// Reports of the present stream, by number, and when they were sent.
     sent: BTreeMap<u64, u64>,
+    /// Until when a restarted process may ask its master before it ends anything.
+    asks_until_ms: u64,
+    /// Whether its master was heard since.
+    was_heard: bool,
+    has_started: bool,
 }
 
 impl Leases {
@@ -41,6 +46,20 @@ impl Leases {
     pub(crate) fn renewed(&mut self, worker: usize, sent_at_ms: u64) {
         let known = &mut self.workers[worker];
         known.renewed_ms = known.renewed_ms.max(sent_at_ms);
+        known.was_heard = true;
+    }
+
+    /// A process begins. One that comes again without a word from its master asks only once.
+    pub(crate) fn restarted(&mut self, worker: usize, now_ms: u64, ask_ms: u64) {
+        let known = &mut self.workers[worker];
+        if known.was_heard || !known.has_started {
+            known.asks_until_ms = now_ms + ask_ms;
+        }
+        (known.was_heard, known.has_started) = (false, true);
+    }
+
+    pub(crate) fn asks_until_ms(&self, worker: usize) -> u64 {
+        self.workers[worker].asks_until_ms
     }
 
     /// When a lease of this true length ends.

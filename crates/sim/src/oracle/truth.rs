@@ -1,6 +1,6 @@
 //! What really happened in the containers, as the engines and executors saw it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cloudai_model::{AttemptId, Cause, Outcome};
 
@@ -10,6 +10,8 @@ pub(crate) struct Truth {
     starts: BTreeMap<AttemptId, usize>,
     exits: BTreeMap<AttemptId, i32>,
     ends: BTreeMap<AttemptId, Vec<Cause>>,
+    /// What each machine has recorded and not been told to drop.
+    kept: BTreeSet<(usize, AttemptId)>,
 }
 
 impl Truth {
@@ -29,6 +31,27 @@ impl Truth {
     /// An executor said how an attempt ended.
     pub(crate) fn ended(&mut self, attempt: AttemptId, outcome: &Outcome) {
         self.ends.entry(attempt).or_default().push(outcome.cause);
+    }
+
+    /// A worker has a record of an attempt.
+    pub(crate) fn recorded(&mut self, worker: usize, attempt: AttemptId) {
+        self.kept.insert((worker, attempt));
+    }
+
+    /// The record is gone, in good order.
+    pub(crate) fn dropped(&mut self, worker: usize, attempt: AttemptId) {
+        self.kept.remove(&(worker, attempt));
+    }
+
+    /// Whether a worker that starts names everything that it has recorded.
+    pub(crate) fn check_restart(&self, worker: usize, names: &[AttemptId]) -> Result<(), String> {
+        let mut kept = self.kept.iter().filter(|(machine, _)| *machine == worker);
+        match kept.find(|(_, attempt)| !names.contains(attempt)) {
+            None => Ok(()),
+            Some((_, attempt)) => {
+                Err(format!("a restarted worker takes up what it recorded: {attempt} is not named"))
+            }
+        }
     }
 
     /// Whether this attempt ended with this cause; an error in words when it did not.
