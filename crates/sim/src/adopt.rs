@@ -1,12 +1,13 @@
-//! The birth of a worker process, as `worker/src/adopt.rs` has it: the records of the process before
-//! are paired with the containers that the engine has. What has both goes on, what ended is
-//! delivered again, what has no record is removed.
+//! The birth and the death of a worker process. At its birth, as in `worker/src/adopt.rs`, the
+//! records of the process before are paired with the containers that the engine has: what has both
+//! goes on, what ended is delivered again, what has no record is removed.
 
 use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat, Timestamp};
 use cloudai_worker_core::{Ledger, LedgerConfig, Restored};
 
 use crate::faults::{Class, WorkerPoint};
 use crate::life::{Run, Step};
+use crate::net::StreamId;
 use crate::plant::Plant;
 use crate::records::{Ended, Phase, Record};
 use crate::worker::{Process, WorkerWhat};
@@ -155,6 +156,26 @@ impl World {
         self.tell_run(worker, ms, attempt, step);
         if let Some(ms) = overrun_ms {
             self.tell_run(worker, ms, attempt, Step::TimedOut);
+        }
+    }
+
+    /// The process is gone at once; its connections end, its containers go on.
+    pub(crate) fn kill_worker(&mut self, worker: usize, down_ms: u64) -> bool {
+        let it = &mut self.workers[worker];
+        if it.process.take().is_none() {
+            return false;
+        }
+        it.stash = None;
+        self.close_worker_streams(worker);
+        self.queue.after(down_ms, Happening::WorkerStarts { worker });
+        true
+    }
+
+    fn close_worker_streams(&mut self, worker: usize) {
+        for index in 0..self.net.streams.len() {
+            if self.net.streams[index].worker == worker {
+                self.close_at_worker(StreamId(index));
+            }
         }
     }
 

@@ -5,11 +5,15 @@ use cloudai_model::{Monotonic, Now, Timestamp};
 
 /// How far a node's clock may drift from true time, in millionths.
 ///
-/// The master places a task again `LEASE_MARGIN_MS` (3 s) after its lease is over by its own clock.
-/// A worker may need up to 1 s for the grace of a lease's end, so 2 s are left for clocks that
-/// differ. Leases here are at most [`crate::scenario::LEASE_MS_LONGEST`] = 60 s; two clocks that
-/// drift apart by 1 % each are then 1.2 s apart. Real clocks drift by less than a twentieth of it.
+/// The master places a task again 3 s and a thousandth of the lease (`lease_margin_ms`) after its
+/// lease is over by its own clock. A worker may need up to 1 s for the grace of a lease's end, so
+/// 2 s and that thousandth are left for clocks that differ. Leases here are at most
+/// [`crate::scenario::LEASE_MS_LONGEST`] = 60 s: two clocks that drift apart by 1 % each are then
+/// 1.2 s apart. Real clocks drift by less than a twentieth of it.
 pub(crate) const DRIFT_PPM_MAX: i64 = 10_000;
+/// The same for leases that are [`crate::scenario::STRETCH`] times as long: at 600 s two clocks are
+/// 2.4 s apart, and 2.6 s are left.
+pub(crate) const LONG_DRIFT_PPM_MAX: i64 = 2_000;
 
 const MILLION: i64 = 1_000_000;
 /// Some day in 2026.

@@ -54,7 +54,8 @@ impl World {
         let worker = plan.id.clone();
         let (command, from) = match message {
             Up::End => return self.close_at_master(id),
-            Up::Hello { session, held, degraded } => {
+            Up::Hello { number, session, held, degraded } => {
+                let is_numbered = self.plant != Some(Plant::LateHello);
                 let hello = WorkerHello {
                     id: worker,
                     session,
@@ -65,7 +66,7 @@ impl World {
                     version: String::new(),
                     held: Some(held),
                     degraded,
-                    number: None,
+                    number: is_numbered.then_some(number),
                 };
                 (Command::Hello(hello), Asker::Hello(id))
             }

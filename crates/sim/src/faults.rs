@@ -246,6 +246,7 @@ classes! {
     CutBothWays = "network cut both ways",
     CutOneWay = "network cut one way",
     StreamBreaks = "connection reset",
+    HelloLate = "hello given up, and late",
     CallLost = "call or answer lost",
     CallDoubled = "call doubled",
     EngineHangs = "engine hung",

@@ -7,11 +7,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, AttemptReport, Session, StopReason, TaskSpec};
+use cloudai_model::{AttemptId, AttemptReport, HelloNumber, Session, StopReason, TaskSpec};
 use fastrand::Rng;
 
 use crate::faults::{Class, Way};
-use crate::plant::Plant;
 use crate::world::{Happening, World};
 
 /// How long a worker waits for signs of life of a quiet connection, in milliseconds: at least and
@@ -28,6 +27,7 @@ pub(crate) struct StreamId(pub(crate) usize);
 #[derive(Debug)]
 pub(crate) enum Up {
     Hello {
+        number: HelloNumber,
         session: Option<Session>,
         held: Vec<AttemptReport>,
         degraded: Option<String>,
@@ -204,15 +204,8 @@ impl World {
     }
 
     /// The worker's end is gone; the other end hears of it when the network lets it.
-    ///
-    /// A hello that is still under way is taken back: the master cannot tell yet that a later one
-    /// of the same worker came before it (a planted bug lets it through, so that this stays seen).
     pub(crate) fn close_at_worker(&mut self, id: StreamId) {
-        let keeps_hello = self.plant == Some(Plant::LateHello);
         let stream = self.net.stream(id);
-        if stream.is_open_at_worker && !keeps_hello {
-            stream.up.under_way.retain(|message| !matches!(message, Up::Hello { .. }));
-        }
         if std::mem::take(&mut stream.is_open_at_worker) {
             self.send_up(id, Up::End);
         }

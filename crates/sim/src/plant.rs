@@ -26,7 +26,8 @@ pub enum Plant {
     RequestForgotten,
     /// A cancel is answered, but does not reach the core.
     CancelDropped,
-    /// A hello that its worker has given up comes after the one that it sent next.
+    /// The number of a hello is not looked at, so that one that was given up counts when it comes
+    /// late.
     LateHello,
     /// A restarted worker does not read the ends that the process before recorded.
     RecordForgotten,

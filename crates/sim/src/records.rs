@@ -1,6 +1,6 @@
-//! A worker's disk, as `worker/src/records.rs` and `worker/src/lease_file.rs` keep it: what survives
-//! of a worker process. A record grows by whole steps; the times of the leases are written beside.
-//! It decides nothing. Read next: `adopt.rs` (what a restarted worker makes of it).
+//! A worker's disk, as `worker/src/records.rs` and `worker/src/lease_file.rs` keep it: what
+//! survives of a worker process. A record grows by whole steps; the times of the leases are written
+//! beside. It decides nothing. Read next: `adopt.rs` (what a restarted worker makes of it).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use cloudai_model::{AttemptId, Cause, Monotonic, Outcome, TaskSpec, Timestamp};
 use cloudai_worker_core::LeaseTimes;
 
+use crate::faults::WorkerPoint;
 use crate::worker::WorkerWhat;
 use crate::world::World;
 
@@ -103,5 +104,13 @@ impl World {
         let renewed_at = process.ledger.renewed_at();
         // A master was heard: the next process may ask anew.
         it.disk.lease = LeaseTimes { renewed_at, ask_until: Monotonic(0) };
+    }
+
+    /// The master has no use for it any more.
+    pub(crate) fn remove_record(&mut self, worker: usize, attempt: AttemptId) {
+        if !self.passes(worker, WorkerPoint::Dropped) {
+            self.workers[worker].disk.records.remove(&attempt);
+            self.oracle.truth.dropped(worker, attempt);
+        }
     }
 }

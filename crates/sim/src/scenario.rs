@@ -7,12 +7,15 @@ use cloudai_model::{JobShape, Resources, RetryPolicy, TaskSpec, WorkerId};
 use cloudai_scheduler::PolicyKind;
 use fastrand::Rng;
 
-use crate::clock::{Clock, DRIFT_PPM_MAX};
+use crate::clock::{Clock, DRIFT_PPM_MAX, LONG_DRIFT_PPM_MAX};
 use crate::faults::{Class, DeathPoint, Fault, FaultWhat, Way, WorkerPoint};
 use crate::program::Program;
 
 /// The longest lease of a simulated task; see [`DRIFT_PPM_MAX`].
 pub(crate) const LEASE_MS_LONGEST: u64 = 60_000;
+
+/// How much longer leases, faults, and the time until the world heals are in a slow world.
+pub(crate) const STRETCH: u64 = 10;
 
 /// A whole run, before it begins.
 #[derive(Debug, Clone)]
@@ -75,6 +78,8 @@ pub(crate) struct Rates {
     pub(crate) delay_ms_max: u64,
     /// Calls or answers of a hundred that are lost.
     pub(crate) loss_percent: u8,
+    /// Hellos of a hundred that are given up and come after the next one.
+    pub(crate) late_hello_percent: u8,
     /// Calls of a hundred that arrive twice.
     pub(crate) double_percent: u8,
     /// Creates and starts of a hundred that the engine refuses.
@@ -92,27 +97,34 @@ struct Size {
     faults_per_class: usize,
 }
 
+/// How long things last.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    stretch: u64,
+    drift_ppm_max: i64,
+}
+
 impl Scenario {
     /// The scenario of a seed.
     pub(crate) fn generate(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
         let size = choose_size(&mut random);
         let on: Vec<Class> = Class::ALL.iter().copied().filter(|_| random.bool()).collect();
-        let heal_at_ms = random.u64(60_000..=240_000);
-        let drifts = on.contains(&Class::ClockDrift);
+        let pace = choose_pace(&mut random, on.contains(&Class::ClockDrift));
+        let heal_at_ms = random.u64(60_000..=240_000) * pace.stretch;
         let workers = (0..random.usize(1..=size.workers))
-            .map(|index| choose_worker(&mut random, index, drifts))
+            .map(|index| choose_worker(&mut random, index, pace))
             .collect::<Vec<_>>();
         let count = random.usize(1..=size.jobs);
         let mut jobs: Vec<JobPlan> = (0..count)
-            .map(|_| choose_job(&mut random, size, &workers, heal_at_ms * 3 / 4))
+            .map(|_| choose_job(&mut random, size, pace, &workers, heal_at_ms * 3 / 4))
             .collect();
         jobs.sort_by_key(|job| job.at_ms);
         let mut faults = Vec::new();
         for class in &on {
             for _ in 0..random.usize(1..=size.faults_per_class) {
                 let at_ms = random.u64(2_000..heal_at_ms);
-                let what = choose_fault(&mut random, *class, workers.len());
+                let what = choose_fault(&mut random, *class, pace, workers.len());
                 faults.extend(what.map(|what| Fault { at_ms, what }));
             }
         }
@@ -121,7 +133,7 @@ impl Scenario {
             seed,
             policy: *random.choice(&PolicyKind::ALL).expect("there are policies"),
             store: if random.u8(0..16) == 0 { StoreKind::Sqlite } else { StoreKind::Memory },
-            master_clock: choose_clock(&mut random, drifts),
+            master_clock: choose_clock(&mut random, pace),
             workers,
             jobs,
             faults,
@@ -139,15 +151,21 @@ fn choose_size(random: &mut Rng) -> Size {
     }
 }
 
-fn choose_clock(random: &mut Rng, drifts: bool) -> Clock {
+fn choose_pace(random: &mut Rng, drifts: bool) -> Pace {
+    let is_slow = random.u8(0..32) == 0;
+    let (stretch, ppm) = if is_slow { (STRETCH, LONG_DRIFT_PPM_MAX) } else { (1, DRIFT_PPM_MAX) };
+    Pace { stretch, drift_ppm_max: if drifts { ppm } else { 0 } }
+}
+
+fn choose_clock(random: &mut Rng, pace: Pace) -> Clock {
     Clock {
-        drift_ppm: if drifts { random.i64(-DRIFT_PPM_MAX..=DRIFT_PPM_MAX) } else { 0 },
+        drift_ppm: random.i64(-pace.drift_ppm_max..=pace.drift_ppm_max),
         boot_ms: random.u64(0..1_000_000),
         wall_error_ms: random.i64(-5_000..=5_000),
     }
 }
 
-fn choose_worker(random: &mut Rng, index: usize, drifts: bool) -> WorkerPlan {
+fn choose_worker(random: &mut Rng, index: usize, pace: Pace) -> WorkerPlan {
     let cores = random.u64(1..=8);
     WorkerPlan {
         id: WorkerId::new(&format!("worker-{}", index + 1)).expect("a plain name"),
@@ -157,13 +175,19 @@ fn choose_worker(random: &mut Rng, index: usize, drifts: bool) -> WorkerPlan {
             storage_bytes: 100 << 30,
             gpu_milli: if random.u8(0..4) == 0 { 2_000 } else { 0 },
         },
-        clock: choose_clock(random, drifts),
+        clock: choose_clock(random, pace),
         attempts_max: if random.u8(0..8) == 0 { random.usize(1..=4) } else { 4_096 },
         starts_at_ms: if random.bool() { random.u64(0..1_000) } else { random.u64(0..40_000) },
     }
 }
 
-fn choose_job(random: &mut Rng, size: Size, workers: &[WorkerPlan], before_ms: u64) -> JobPlan {
+fn choose_job(
+    random: &mut Rng,
+    size: Size,
+    pace: Pace,
+    workers: &[WorkerPlan],
+    before_ms: u64,
+) -> JobPlan {
     let least_ms = *random.choice(&[0, 5, 500, 3_000, 20_000]).expect("not empty");
     let program = Program {
         least_ms,
@@ -179,8 +203,9 @@ fn choose_job(random: &mut Rng, size: Size, workers: &[WorkerPlan], before_ms: u
     };
     let mut spec = TaskSpec::new("busybox", needs);
     spec.invocation = program.invocation();
+    let lasts_ms = random.choice(&[15_000, 20_000, 30_000, LEASE_MS_LONGEST]).expect("not empty");
     spec.retry = RetryPolicy {
-        lease_ms: *random.choice(&[15_000, 20_000, 30_000, LEASE_MS_LONGEST]).expect("not empty"),
+        lease_ms: lasts_ms * pace.stretch,
         retries_max: random.u32(0..=3),
         crashes_max: random.u32(0..=5),
     };
@@ -210,12 +235,14 @@ fn choose_rates(random: &mut Rng, on: &[Class]) -> Rates {
     };
     let loss_percent = if_on(Class::CallLost, 40);
     let double_percent = if_on(Class::CallDoubled, 40);
+    let late_hello_percent = if_on(Class::HelloLate, 40);
     let engine_fail_percent = if_on(Class::EngineFails, 30);
     let slow = on.contains(&Class::SlowDisk);
     Rates {
         delay_ms_max: *random.choice(&[1, 20, 200, 2_000]).expect("not empty"),
         loss_percent,
         double_percent,
+        late_hello_percent,
         engine_fail_percent,
         commit_ms_max: if slow { random.u64(50..=4_000) } else { random.u64(0..=3) },
     }
@@ -231,9 +258,9 @@ fn choose_span_ms(random: &mut Rng) -> u64 {
 }
 
 /// A fault of this class; `None` for those that happen all the time.
-fn choose_fault(random: &mut Rng, class: Class, workers: usize) -> Option<FaultWhat> {
+fn choose_fault(random: &mut Rng, class: Class, pace: Pace, workers: usize) -> Option<FaultWhat> {
     let worker = random.usize(0..workers);
-    let ms = choose_span_ms(random);
+    let ms = choose_span_ms(random) * pace.stretch;
     let dies = |point| Some(FaultWhat::MasterDies { point, down_ms: ms });
     match class {
         Class::MasterDies => dies(DeathPoint::AtOnce),
@@ -264,6 +291,7 @@ fn choose_fault(random: &mut Rng, class: Class, workers: usize) -> Option<FaultW
             by_ms: random.i64(-3_600_000..=3_600_000),
         }),
         Class::SlowDisk
+        | Class::HelloLate
         | Class::CallLost
         | Class::CallDoubled
         | Class::EngineFails

@@ -5,12 +5,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat, Session, Timestamp};
+use cloudai_model::{
+    AttemptId, AttemptReport, Cause, HelloNumber, Outcome, ReportWhat, Session, Timestamp,
+};
 use cloudai_worker_core::{Effect, Input, Ledger, RefusalReason};
 use fastrand::Rng;
 
 use crate::adopt::RESTART_MS;
-use crate::faults::WorkerPoint;
+use crate::faults::{Class, WorkerPoint};
 use crate::life::{Run, Step};
 use crate::net::{Down, Orders, Refusal, StreamId, Up};
 use crate::plant::Plant;
@@ -37,7 +39,7 @@ pub(crate) struct Worker {
     /// When the process stood still last, and went on again.
     pub(crate) resumed_at_ms: u64,
     /// What happened while the process stands still.
-    stash: Option<Vec<Happening>>,
+    pub(crate) stash: Option<Vec<Happening>>,
     /// What survives the process.
     pub(crate) disk: WorkerDisk,
     /// Where on an attempt's way the process dies next, and for how long.
@@ -50,6 +52,8 @@ pub(crate) struct Worker {
 pub(crate) struct Process {
     pub(crate) ledger: Ledger,
     pub(crate) runs: BTreeMap<AttemptId, Run>,
+    /// How many hellos it has said.
+    hellos: u64,
     connection: Connection,
     pause_ms: u64,
     notes: VecDeque<AttemptReport>,
@@ -71,6 +75,7 @@ impl Process {
         Self {
             ledger,
             runs: BTreeMap::new(),
+            hellos: 0,
             connection: Connection::Waiting,
             pause_ms: PAUSE_MS_MIN,
             notes: VecDeque::new(),
@@ -177,26 +182,6 @@ impl World {
         }
     }
 
-    /// The process is gone at once; its connections end, its containers go on.
-    pub(crate) fn kill_worker(&mut self, worker: usize, down_ms: u64) -> bool {
-        let it = &mut self.workers[worker];
-        if it.process.take().is_none() {
-            return false;
-        }
-        it.stash = None;
-        self.close_worker_streams(worker);
-        self.queue.after(down_ms, Happening::WorkerStarts { worker });
-        true
-    }
-
-    fn close_worker_streams(&mut self, worker: usize) {
-        for index in 0..self.net.streams.len() {
-            if self.net.streams[index].worker == worker {
-                self.close_at_worker(StreamId(index));
-            }
-        }
-    }
-
     /// The process begins to end in good order.
     pub(crate) fn leave_worker(&mut self, worker: usize, down_ms: u64) -> bool {
         let Some(process) = self.workers[worker].process.as_mut() else { return false };
@@ -289,10 +274,13 @@ impl World {
 
     fn connect(&mut self, worker: usize) {
         let now_ms = self.queue.now_ms();
+        let life = self.workers[worker].life;
         let Some(process) = self.workers[worker].process.as_mut() else { return };
         if process.connection != Connection::Waiting {
             return;
         }
+        let mut number = HelloNumber { process: u64::from(life), number: process.hellos + 1 };
+        process.hellos += 2;
         let held = process.ledger.begin_stream();
         let session = process.ledger.session();
         self.oracle.leases.stream_begins(worker);
@@ -309,13 +297,15 @@ impl World {
             worker,
             format_args!("hello on stream {}: {session:?}, holds {count}", stream.0),
         );
-        if self.plant == Some(Plant::LateHello)
+        if self.workers[worker].random.u8(0..100) < self.rates.late_hello_percent
             && let Some(given_up) = self.open_stream(worker)
         {
-            let hello = Up::Hello { session, held: held.clone(), degraded: None };
+            self.report.count(Class::HelloLate);
+            let hello = Up::Hello { number, session, held: held.clone(), degraded: None };
             self.send_up_after(given_up, hello, 2 * WELCOME_MS_MAX);
         }
-        self.send_up(stream, Up::Hello { session, held, degraded });
+        number.number += 1;
+        self.send_up(stream, Up::Hello { number, session, held, degraded });
         self.plan_worker(worker, WELCOME_MS_MAX, WorkerWhat::WelcomeOverdue(stream));
     }
 
@@ -486,14 +476,6 @@ impl World {
                 }
                 Effect::Refuse { attempt, reason } => self.refuse(worker, attempt, reason),
             }
-        }
-    }
-
-    /// The master has no use for it any more.
-    fn remove_record(&mut self, worker: usize, attempt: AttemptId) {
-        if !self.passes(worker, WorkerPoint::Dropped) {
-            self.workers[worker].disk.records.remove(&attempt);
-            self.oracle.truth.dropped(worker, attempt);
         }
     }
 

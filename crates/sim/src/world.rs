@@ -23,12 +23,12 @@ use crate::plant::Plant;
 use crate::program::Program;
 use crate::queue::Queue;
 use crate::report::Report;
-use crate::scenario::{Rates, Scenario};
+use crate::scenario::{LEASE_MS_LONGEST, Rates, STRETCH, Scenario};
 use crate::worker::{Worker, WorkerWhat};
 
 /// What everything may take after the world healed, beside the work itself, in milliseconds: the
 /// longest lease with its margin, the longest backoff, and room.
-const SETTLE_MS_MAX: u64 = 300_000;
+const SETTLE_MS_MAX: u64 = 300_000 + LEASE_MS_LONGEST * STRETCH;
 /// How often the world looks whether everything has ended, in milliseconds.
 const LOOK_MS: u64 = 1_000;
 /// How often, after the world healed, what could never run is cancelled, in milliseconds: a client
@@ -132,6 +132,9 @@ impl World {
             self.queue.at(fault.at_ms, Happening::Fault(*fault));
         }
         self.queue.at(self.scenario.heal_at_ms, Happening::Heals);
+        if self.scenario.workers.iter().any(|plan| plan.clock.drift_ppm != 0) {
+            self.report.count(Class::ClockDrift);
+        }
         while self.failure.is_none() && !self.is_over {
             let Some(what) = self.queue.next() else { break };
             self.report.happenings += 1;

@@ -46,6 +46,7 @@ impl World {
                     self.judge(judged);
                 }
                 Event::AttemptPlaced { attempt, .. } => self.judge_leases(*attempt),
+                Event::AttemptAdopted { attempt, .. } => self.oracle.leases.adopted(*attempt),
                 _ => {}
             }
         }
@@ -64,7 +65,7 @@ impl World {
                 let asks_until_ms = self.oracle.leases.asks_until_ms(worker);
                 let runs = it.process.as_ref().and_then(|process| process.runs.get(&attempt));
                 let goes_on = runs.is_some_and(Run::is_claimed);
-                if now_ms < end_ms {
+                if now_ms < end_ms && !self.oracle.leases.is_asked_for(attempt) {
                     let left_ms = end_ms - now_ms;
                     self.fail(format!(
                         "at most one attempt of a task holds a valid lease: {placed} is placed \
@@ -124,6 +125,15 @@ impl World {
         let now_ms = self.queue.now_ms();
         let ask_ms = self.workers[worker].plan.clock.true_span_ms(ASK_MS);
         self.oracle.leases.restarted(worker, now_ms, ask_ms);
+        for attempt in names {
+            let plan = &self.workers[worker].plan;
+            let Some(record) = self.workers[worker].disk.records.get(attempt) else { continue };
+            let span_ms = plan.clock.true_span_ms(record.spec.retry.lease_ms);
+            let is_over = now_ms >= self.oracle.leases.end_ms(worker, span_ms);
+            if is_over || !self.oracle.reference.is_held(*attempt, &plan.id) {
+                self.oracle.leases.asks_for(*attempt);
+            }
+        }
     }
 
     /// A container starts.

@@ -1,12 +1,17 @@
 //! Until when each worker may go on without word from the master, in true time: from the moment
 //! when the last report was sent whose acknowledgement came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use cloudai_model::AttemptId;
 
 /// The leases of every worker.
 #[derive(Debug)]
 pub(crate) struct Leases {
     workers: Vec<Known>,
+    /// Attempts that a restarted process took up when their leases were over: it may ask for them,
+    /// and they hold no lease until their master says so.
+    asked_for: BTreeSet<AttemptId>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -23,7 +28,7 @@ struct Known {
 
 impl Leases {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers: vec![Known::default(); workers] }
+        Self { workers: vec![Known::default(); workers], asked_for: BTreeSet::new() }
     }
 
     pub(crate) fn stream_begins(&mut self, worker: usize) {
@@ -56,6 +61,19 @@ impl Leases {
             known.asks_until_ms = now_ms + ask_ms;
         }
         (known.was_heard, known.has_started) = (false, true);
+    }
+
+    pub(crate) fn asks_for(&mut self, attempt: AttemptId) {
+        self.asked_for.insert(attempt);
+    }
+
+    /// Its master has said so.
+    pub(crate) fn adopted(&mut self, attempt: AttemptId) {
+        self.asked_for.remove(&attempt);
+    }
+
+    pub(crate) fn is_asked_for(&self, attempt: AttemptId) -> bool {
+        self.asked_for.contains(&attempt)
     }
 
     pub(crate) fn asks_until_ms(&self, worker: usize) -> u64 {
