@@ -35,13 +35,15 @@ pub enum Plant {
     AdoptRestarts,
     /// A restarted worker does not know that the process before it stopped an attempt.
     StopForgotten,
+    /// A hello of a process that is gone comes after that of the process after it.
+    DeadHello,
     /// The same turn gives another order of events each time.
     Chance,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -57,6 +59,7 @@ impl Plant {
         Self::RecordForgotten,
         Self::AdoptRestarts,
         Self::StopForgotten,
+        Self::DeadHello,
         Self::Chance,
     ];
 
@@ -78,6 +81,7 @@ impl Plant {
             Self::RecordForgotten => "record-forgotten",
             Self::AdoptRestarts => "adopt-restarts",
             Self::StopForgotten => "stop-forgotten",
+            Self::DeadHello => "dead-hello",
             Self::Chance => "chance",
         }
     }

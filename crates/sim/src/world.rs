@@ -37,6 +37,9 @@ const CANCEL_AFTER_MS: u64 = 10_000;
 /// Most things that happen in one run: beyond, something goes in a circle.
 const HAPPENINGS_MAX: u64 = 3_000_000;
 
+/// Hellos of a hundred that come late where one of a dead process is to be seen.
+const DEAD_HELLO_PERCENT: u8 = 60;
+
 /// Something that happens at its time.
 #[derive(Debug)]
 pub(crate) enum Happening {
@@ -92,6 +95,10 @@ impl World {
     /// A world that is about to begin. `keeps_lines` keeps its history for people.
     pub(crate) fn new(scenario: Scenario, plant: Option<Plant>, keeps_lines: bool) -> Self {
         let seed = scenario.seed;
+        let mut rates = scenario.rates;
+        if plant == Some(Plant::DeadHello) {
+            rates.late_hello_percent = DEAD_HELLO_PERCENT;
+        }
         let random = |part: u64| Rng::with_seed(seed.rotate_left(17) ^ (part + 1) << 48 ^ part);
         let machines: BTreeMap<_, _> =
             scenario.workers.iter().map(|plan| (plan.id.clone(), plan.capacity)).collect();
@@ -101,7 +108,7 @@ impl World {
         let numbered = scenario.workers.iter().cloned().zip(100..);
         Self {
             plant,
-            rates: scenario.rates,
+            rates,
             queue: Queue::default(),
             master_clock: scenario.master_clock,
             master: Master::new(disk, random(1)),
