@@ -83,7 +83,7 @@ pub(crate) struct LiveRuns(Mutex<HashMap<String, LiveRun>>);
 /// One of them.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveRun {
-    /// Set once, when it shall stop.
+    /// Set when it shall stop; then only its grace becomes less.
     pub(crate) stop: watch::Sender<Option<StopRequest>>,
     /// Its log so far.
     pub(crate) spool: LogSpool,
@@ -92,13 +92,23 @@ pub(crate) struct LiveRun {
 }
 
 impl LiveRun {
-    /// Asks it to stop; false when somebody did before.
+    /// Asks it to stop; false when somebody did before. Of several requests the first gives the
+    /// cause, and the one with the least time the grace.
     pub(crate) fn request_stop(&self, request: StopRequest) -> bool {
-        self.stop.send_if_modified(|stop| {
-            let is_first = stop.is_none();
-            stop.get_or_insert(request);
-            is_first
-        })
+        let mut is_first = false;
+        self.stop.send_if_modified(|stop| match stop {
+            None => {
+                *stop = Some(request);
+                is_first = true;
+                true
+            }
+            Some(known) => {
+                let is_hurried = request.grace_ms < known.grace_ms;
+                known.grace_ms = known.grace_ms.min(request.grace_ms);
+                is_hurried
+            }
+        });
+        is_first
     }
 }
 
@@ -327,4 +337,22 @@ pub(crate) async fn execute(
         return Ended::unstarted(Outcome::new(Cause::Infra, why));
     }
     executor.run(assignment, channels, begin).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_first_stop_gives_the_cause_and_the_shortest_the_grace() {
+        let dir = tempfile::tempdir().unwrap();
+        let (_writer, spool) = logs::open(dir.path().join("log"), 2 << 20);
+        let (stop, stopped) = watch::channel(None);
+        let run = LiveRun { stop, spool, grace_ms: 9 };
+        let request = |cause, grace_ms| run.request_stop(StopRequest { cause, grace_ms });
+        assert!(request(Cause::Cancelled, 7));
+        assert!(!request(Cause::WorkerLost, 5));
+        assert!(!request(Cause::WorkerLost, 6));
+        assert_eq!(*stopped.borrow(), Some(StopRequest { cause: Cause::Cancelled, grace_ms: 5 }));
+    }
 }

@@ -54,6 +54,7 @@ struct Entry {
     stage: Stage,
     stopping: Stopping,
     lease_ms: u64,
+    /// From SIGTERM to SIGKILL; less than its task has once a stop had less time.
     grace_ms: u64,
 }
 
@@ -268,7 +269,8 @@ impl Ledger {
         }
     }
 
-    /// Stops a live attempt with a cause, once. From here on no lease has to end it.
+    /// Stops a live attempt with a cause, once; again only to shorten its grace. From here on no
+    /// lease has to end it.
     fn stop_live(
         &mut self,
         attempt: AttemptId,
@@ -277,11 +279,14 @@ impl Ledger {
         effects: &mut Vec<Effect>,
     ) {
         let entry = self.held.get_mut(&attempt).expect("a live attempt is held");
-        if entry.stopping == Stopping::No {
+        let is_first = entry.stopping == Stopping::No;
+        if is_first {
             entry.stopping = Stopping::Report;
             self.leases.remove(entry.lease_ms);
-            let grace_ms = entry.grace_ms.min(grace_ms_max);
-            effects.push(Effect::Stop { attempt, cause, grace_ms });
+        }
+        if is_first || grace_ms_max < entry.grace_ms {
+            entry.grace_ms = entry.grace_ms.min(grace_ms_max);
+            effects.push(Effect::Stop { attempt, cause, grace_ms: entry.grace_ms });
         }
     }
 

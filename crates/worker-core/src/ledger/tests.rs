@@ -284,6 +284,26 @@ fn a_stop_is_over_before_the_master_may_place_the_task_again() {
 }
 
 #[test]
+fn a_stop_with_less_time_shortens_the_grace_of_an_earlier_one_and_no_other_does() {
+    let by_user = || Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Cancelled };
+    let stale = || Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Stale };
+    let forget = || Input::Forget { attempt: id("task-1-a1") };
+    for (hurried, want) in [
+        (stale(), LEASE_END_GRACE_MS_MAX),
+        (forget(), LEASE_END_GRACE_MS_MAX),
+        (Input::ShutDown, 6_000),
+    ] {
+        let mut world = World::new(4);
+        world.run("assign task-1-a1 lease 15000");
+        assert_eq!(graces(&mut world.ledger, 0, by_user()), [10_000]);
+        assert_eq!(graces(&mut world.ledger, 9_000, hurried), [want]);
+        for input in [by_user(), Input::ShutDown, Input::Tick] {
+            assert_eq!(graces(&mut world.ledger, 9_000, input), [0; 0]);
+        }
+    }
+}
+
+#[test]
 fn what_the_master_forgets_while_it_runs_is_stopped() {
     check(
         "assign task-1-a1

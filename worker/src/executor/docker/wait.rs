@@ -89,14 +89,22 @@ impl Stop {
 
     /// Resolves once a stop is requested; never, when nobody can request one any more.
     pub(super) async fn requested(&mut self) -> StopRequest {
+        self.requested_below(None).await
+    }
+
+    /// The same, for a stop with less time than one that has begun.
+    async fn requested_below(&mut self, given_ms: Option<u64>) -> StopRequest {
+        let is_less = |request: &Option<StopRequest>| {
+            request.is_some_and(|request| given_ms.is_none_or(|given| request.grace_ms < given))
+        };
         let requested = async {
-            if self.requests.wait_for(Option::is_some).await.is_err() {
+            if self.requests.wait_for(is_less).await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
         tokio::select! {
             () = requested => {}
-            () = self.abandoned.cancelled() => {}
+            () = self.abandoned.cancelled(), if given_ms != Some(0) => {}
         }
         self.find_request().unwrap_or(StopRequest { cause: Cause::WorkerLost, grace_ms: 0 })
     }
@@ -121,7 +129,7 @@ enum Stopping {
     /// Somebody did, but the container had ended before.
     TooLate,
     /// It got SIGTERM, or nothing but SIGKILL.
-    Until { kill_at: Instant, finish: Finish, hurried: bool },
+    Until { kill_at: Instant, finish: Finish, grace_ms: u64 },
 }
 
 impl<'a> Waiter<'a> {
@@ -156,16 +164,16 @@ impl<'a> Waiter<'a> {
         let mut stopping = begun.map_or(Stopping::Not, |begun| Stopping::resume(begun, limits));
         loop {
             let is_free = matches!(stopping, Stopping::Not);
-            let kill_at = match &stopping {
-                Stopping::Until { kill_at, .. } => Some(*kill_at),
-                Stopping::Not | Stopping::TooLate => None,
+            let (kill_at, given_ms) = match &stopping {
+                Stopping::Until { kill_at, grace_ms, .. } => (Some(*kill_at), Some(*grace_ms)),
+                Stopping::Not | Stopping::TooLate => (None, None),
             };
             let (finish, grace_ms) = tokio::select! {
                 biased;
                 (exited, was_away) = &mut exit => {
                     return Waited { finish: stopping.finish(exited), was_away };
                 }
-                request = stop.requested(), if is_free || stopping.may_be_hurried() => {
+                request = stop.requested_below(given_ms), if is_free || given_ms.is_some() => {
                     if !is_free {
                         stopping.hurry(request.grace_ms);
                         continue;
@@ -219,7 +227,7 @@ async fn begin(docker: &Docker, id: &str, finish: Finish, grace_ms: u64) -> Stop
         Ok(()) => {}
     }
     let wait = if grace_ms == 0 { KILL_INTERVAL } else { Duration::from_millis(grace_ms) };
-    Stopping::Until { kill_at: Instant::now() + wait, finish, hurried: false }
+    Stopping::Until { kill_at: Instant::now() + wait, finish, grace_ms }
 }
 
 /// Whether the engine does not say that the container has ended.
@@ -246,19 +254,14 @@ impl Stopping {
             cause => Finish::Stopped(StopRequest { cause, grace_ms }),
         };
         let kill_at = Instant::now() + Duration::from_millis(grace_ms);
-        Self::Until { kill_at, finish, hurried: false }
+        Self::Until { kill_at, finish, grace_ms }
     }
 
-    /// Whether a request to stop still matters: it may be one that has no time for the grace which
-    /// a time-out gave.
-    const fn may_be_hurried(&self) -> bool {
-        matches!(self, Self::Until { finish: Finish::TimedOut { .. }, hurried: false, .. })
-    }
-
-    fn hurry(&mut self, grace_ms: u64) {
-        if let Self::Until { kill_at, hurried, .. } = self {
-            *kill_at = (*kill_at).min(Instant::now() + Duration::from_millis(grace_ms));
-            *hurried = true;
+    /// Somebody has no time for the grace that was given.
+    fn hurry(&mut self, less_ms: u64) {
+        if let Self::Until { kill_at, grace_ms, .. } = self {
+            *kill_at = (*kill_at).min(Instant::now() + Duration::from_millis(less_ms));
+            *grace_ms = less_ms;
         }
     }
 
@@ -402,6 +405,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn only_a_request_with_less_time_hurries_a_stop() {
+        let request = StopRequest { cause: Cause::Cancelled, grace_ms: 5 };
+        let (sender, receiver) = watch::channel(Some(request));
+        let mut stop = Stop::new(receiver, CancellationToken::new());
+        assert_eq!(stop.requested_below(Some(6)).await, request);
+        let mut hurried = std::pin::pin!(stop.requested_below(Some(5)));
+        assert!(futures_util::poll!(&mut hurried).is_pending());
+        sender.send_replace(Some(StopRequest { grace_ms: 4, ..request }));
+        assert_eq!(hurried.await.grace_ms, 4);
+    }
+
+    #[tokio::test]
     async fn a_dropped_future_stops_without_grace() {
         let (sender, receiver) = watch::channel(None);
         let abandoned = CancellationToken::new();
@@ -418,7 +433,7 @@ mod tests {
         let request = StopRequest { cause: Cause::Cancelled, grace_ms: 0 };
         let finish = Finish::Stopped(request);
         let kill_at = Instant::now();
-        let until = || Stopping::Until { kill_at, finish: finish.clone(), hurried: false };
+        let until = || Stopping::Until { kill_at, finish: finish.clone(), grace_ms: 1 };
         assert_eq!(Stopping::TooLate.finish(Finish::ByItself), Finish::ByItself);
         assert_eq!(until().finish(Finish::ByItself), finish);
         assert_eq!(until().finish(Finish::Gone), finish);
