@@ -545,12 +545,15 @@ fn each_attempt_is_stopped_at_the_end_of_its_own_lease() {
         "assign task-1-a1 lease 15000
          assign task-2-a1 lease 60000
          at 14999
+         full
          at 15000
-         at 59999
-         at 60000",
+         full
+         at 70000",
         "start task-1-a1
          start task-2-a1
+         report 1: | held: task-1-a1 accepted, task-2-a1 accepted
          stop task-1-a1 worker_lost
+         report 2: | held: task-1-a1 accepted, task-2-a1 accepted
          stop task-2-a1 worker_lost",
     );
 }
