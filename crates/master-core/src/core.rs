@@ -127,11 +127,29 @@ impl Core {
         Ok(core)
     }
 
-    /// Takes up where the store says that it stands, after it did not keep a turn. The connections
-    /// outlive that turn, and so does the order of their hellos.
+    /// Takes up where the store says that it stands, after it did not keep a turn. What was heard
+    /// of the workers was heard all the same: nobody's lease begins anew, and the connections with
+    /// the order of their hellos outlive that turn. Everybody is looked at again at once, because
+    /// what was due may have been acted on in that turn. What it counted would be counted twice:
+    /// breakers and missing attempts begin anew.
     pub fn reload(&self, snapshot: Snapshot, now: Now) -> Result<Self, RestoreError> {
-        let core = Self::restore(snapshot, self.settings, now)?;
-        Ok(Self { hellos: self.hellos.clone(), ..core })
+        let mut core = Self::restore(snapshot, self.settings, now)?;
+        core.hellos.clone_from(&self.hellos);
+        core.alarms = Alarms::default();
+        for (worker, liveness) in &mut core.liveness {
+            if let Some(heard) = self.liveness.get(worker) {
+                liveness.heard_at = heard.heard_at;
+                liveness.active = heard.active;
+                liveness.degraded.clone_from(&heard.degraded);
+            }
+            core.alarms.set(now.mono, Alarm::Worker(worker.clone()));
+        }
+        Ok(core)
+    }
+
+    /// No worker can be reached until it says hello; that it was heard counts on.
+    pub fn disconnect(&mut self) {
+        self.liveness.values_mut().for_each(|liveness| liveness.active = false);
     }
 
     /// Takes one command. The caller commits the batch before it takes the next turn.

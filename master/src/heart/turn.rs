@@ -331,9 +331,8 @@ impl Heart {
         }
         tracing::error!("{}", describe(error));
         waiters.refuse(&HeartError::of_store(error));
-        self.reload()?;
-        // Every worker says hello again and tells what it holds.
-        self.dispatch.disconnect_sessions();
+        self.reload(now)?;
+        self.disconnect();
         Ok(())
     }
 
@@ -346,14 +345,19 @@ impl Heart {
         error: &StoreError,
         waiters: &mut Waiters,
     ) -> Result<(), StartError> {
-        let mut pause_ms = FULL_PAUSE_MS;
-        if self.full_until.is_none() {
+        let paused_until = self.full_until;
+        if paused_until.is_none() {
             tracing::error!("{}", describe(error));
-            // The first time may be the last: it is asked again at once.
-            pause_ms = 0;
         }
-        self.reload()?;
-        self.full_until = Some(clock::now().mono.plus_ms(pause_ms));
+        self.reload(now)?;
+        let reloaded_at = clock::now().mono;
+        self.full_until = Some(match paused_until {
+            // The first time may be the last: it is asked again at once.
+            None => reloaded_at,
+            // Whoever asks meanwhile does not put off time and plans.
+            Some(until) if now.mono < until => until,
+            Some(_) => reloaded_at.plus_ms(FULL_PAUSE_MS),
+        });
         let mut batch = Batch::default();
         for (from, command) in std::mem::take(&mut waiters.signs_of_life) {
             batch.append(self.core.step(now, Input { from: Some(from), command }));
@@ -365,8 +369,8 @@ impl Heart {
             }
             Err(error) => {
                 tracing::error!("{}", describe(&error));
-                self.reload()?;
-                self.dispatch.disconnect_sessions();
+                self.reload(now)?;
+                self.disconnect();
             }
         }
         Ok(())
@@ -374,12 +378,13 @@ impl Heart {
 
     /// Makes the core anew. Waits here, without taking commands, until the store can be read; when
     /// it cannot for long, whoever starts masters has to try.
-    fn reload(&mut self) -> Result<(), StartError> {
+    fn reload(&mut self, now: Now) -> Result<(), StartError> {
         let mut tries = 0;
         loop {
             match self.load_again() {
                 Ok(core) => {
                     self.core = core;
+                    self.renew_after(now, clock::now());
                     return Ok(());
                 }
                 Err(error) => {
@@ -392,6 +397,19 @@ impl Heart {
             }
             std::thread::sleep(RELOAD_PAUSE);
         }
+    }
+
+    /// While the store was read for long, the workers' reports waited.
+    fn renew_after(&mut self, begun: Now, now: Now) {
+        if now.mono.ms_since(begun.mono) > STALL_MS_MAX {
+            self.core.renew_leases(now);
+        }
+    }
+
+    /// Every worker says hello again and tells what it holds.
+    fn disconnect(&mut self) {
+        self.core.disconnect();
+        self.dispatch.disconnect_sessions();
     }
 
     fn load_again(&mut self) -> Result<Core, StartError> {
@@ -479,5 +497,21 @@ mod tests {
         assert_eq!(said[0], Answer::Submitted { job, shape, existing: false });
         assert_eq!(said[1], Answer::Cancelled { ended: 1, stopping: 0 });
         assert_eq!(said[2], Answer::Submitted { job, shape, existing: true });
+    }
+
+    #[test]
+    fn whoever_asks_a_store_without_room_does_not_put_off_the_next_plan() {
+        let (mut heart, now) = (heart(), clock::now());
+        let full = StoreError::Full { path: "cloudai.db".into() };
+        let mut refuse = |paused_until: Option<Monotonic>| {
+            heart.full_until = paused_until;
+            heart.go_on_without_room(now, &full, &mut Waiters::default()).unwrap();
+            heart.full_until.unwrap()
+        };
+        let paused_until = now.mono.plus_ms(FULL_PAUSE_MS);
+        assert_eq!(refuse(Some(paused_until)), paused_until);
+        // Time and plans asked in vain.
+        assert!(refuse(Some(now.mono)) >= paused_until);
+        assert!(refuse(None) >= now.mono);
     }
 }

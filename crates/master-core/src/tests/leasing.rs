@@ -4,7 +4,7 @@ use cloudai_model::{AttemptReport, Cause, RetryPolicy};
 use cloudai_scheduler::Standing;
 
 use super::world::{World, accepted, ended, spec, started, worker};
-use crate::{Answer, Command, FullReport, bounds};
+use crate::{Answer, Command, FullReport, Input, bounds};
 
 const LEASE_MS: u64 = 30_000;
 
@@ -271,4 +271,37 @@ fn a_master_that_stood_still_reads_the_reports_before_it_decides() {
     world.pass(bounds::INACTIVE_AFTER_MS);
     world.pass(LEASE_MS + bounds::lease_margin_ms(LEASE_MS));
     assert_eq!(world.state("task-2"), "queued a2");
+}
+
+#[test]
+fn turns_that_the_store_does_not_keep_renew_no_lease() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    world.report("worker-1", 1, started("task-1-a1"));
+    let until = LEASE_MS + bounds::lease_margin_ms(LEASE_MS);
+    let reload = |world: &mut World| {
+        let snapshot = world.core.facts().snapshot();
+        world.core = world.core.reload(snapshot, world.now()).unwrap();
+    };
+    reload(&mut world);
+    assert_eq!(world.core.standing_of(&worker("worker-1")), Standing::Active);
+    for _ in 0..(until / 1000) {
+        world.pass(1000);
+        assert_eq!(world.state("task-1"), "running a1 worker-1");
+        reload(&mut world);
+    }
+    // What was due in the turn that was not kept is due again.
+    let before = world.core.facts().snapshot();
+    world.now_ms += until % 1000;
+    drop(world.core.step(world.now(), Input { from: None, command: Command::Tick }));
+    assert_eq!(world.state("task-1"), "queued a2");
+    world.core = world.core.reload(before, world.now()).unwrap();
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+    world.pass(0);
+    assert_eq!(world.state("task-1"), "queued a2");
+    // A connection that ended with the turn takes nothing until there is another.
+    world.hello("worker-1", 1);
+    world.core.disconnect();
+    assert_eq!(world.core.standing_of(&worker("worker-1")), Standing::Inactive);
 }
