@@ -1,9 +1,11 @@
 //! Placements: what a policy or an agent proposes, and what the core takes of it.
 
+use std::sync::Arc;
+
 use cloudai_model::{Cause, JobShape, TaskSpec};
 
 use super::world::{World, array, ended, spec, started, worker};
-use crate::{Answer, Command, Placement, bounds};
+use crate::{Answer, Command, Input, Placement, Submission, bounds};
 
 #[test]
 fn a_task_goes_from_submit_to_its_end_in_order() {
@@ -172,6 +174,22 @@ fn repeated_and_new_placements_are_counted_together() {
         panic!("a proposal is answered")
     };
     assert_eq!((accepted, refused.len()), (2, 1));
+}
+
+#[test]
+fn a_placement_and_its_repetition_both_count() {
+    let mut world = World::new();
+    world.hello("worker-1", 2);
+    // No plan comes between the submit and the proposal.
+    let (spec, shape) = (Arc::new(spec(1)), array(1, 2, None));
+    let command = Command::Submit(Submission { spec, shape, request: None, known: None });
+    let batch = world.core.step(world.now(), Input { from: None, command });
+    batch.commit(&mut world.tape).unwrap();
+    let placement =
+        |task: &str| Placement { task: task.parse().unwrap(), worker: worker("worker-1") };
+    let placements = ["task-1.1", "task-1.1", "task-1.2"].map(placement).to_vec();
+    let (answer, _) = world.turn(Command::Propose(placements));
+    assert_eq!(answer, Answer::Proposed { accepted: 3, refused: Vec::new() });
 }
 
 fn tiny() -> TaskSpec {
