@@ -193,7 +193,7 @@ fn try_again(
     let message = Outcome::new(Cause::Infra, message).message;
     let worker = let_go(core, attempt);
     let live = core.facts.find_live(attempt.task).expect("only a current attempt is lost");
-    let wait_ms = backoff_ms(live, cause);
+    let wait_ms = backoff_ms(live, cause, core.facts.numbers.attempt_floor);
     let told = Effect::AttemptLost { attempt, worker, cause, message: message.clone() };
     core.record(batch, Event::AttemptLost { attempt, cause, message, at: now.wall });
     if wait_ms > 0 {
@@ -206,11 +206,12 @@ fn try_again(
 }
 
 /// How long the task waits for its next try, when its current one is lost. It doubles with each
-/// loss of the same kind; those that count against nothing go by the number of tries.
-fn backoff_ms(live: &LiveTask, cause: LossCause) -> u64 {
+/// loss of the same kind; those that count against nothing go by the number of tries, which begins
+/// anew above `attempt_floor` when a backup was put back.
+fn backoff_ms(live: &LiveTask, cause: LossCause, attempt_floor: u32) -> u64 {
     let nth = match live.budget_of(cause) {
         Some(budget) => live.spent.of(budget).saturating_add(1),
-        None => live.attempt.0,
+        None => live.attempt.0.saturating_sub(attempt_floor),
     };
     // A lost worker is no fault of the task: its next try need not wait, the first time.
     let free = u32::from(matches!(cause, LossCause::WorkerLost | LossCause::WorkerStopped));

@@ -3,7 +3,7 @@
 use cloudai_model::{AttemptNo, Cause, Numbers, Session, Snapshot};
 
 use super::world::{World, accepted, ended, started, worker};
-use crate::{Answer, Rejection, Settings, bounds};
+use crate::{Answer, Command, Rejection, Settings, bounds};
 
 /// The numbers of a store that is put back at once.
 fn at_once(backup: &Snapshot) -> Numbers {
@@ -105,5 +105,27 @@ fn a_retry_after_a_restore_leaves_out_what_may_have_been_given() {
     after.restart();
     after.hello("worker-1", 1);
     after.pass(2 * bounds::BACKOFF_MS_MIN);
+    assert_eq!(after.state("task-1"), "assigned a68 worker-1");
+}
+
+#[test]
+fn a_stop_after_a_restore_waits_no_longer_than_before_it() {
+    let mut before = World::new();
+    before.hello("worker-1", 1);
+    before.submit_one(1);
+    let mut after = restored(before.core.facts().snapshot());
+    after.say_hello("worker-1", 1, None, Some(vec![accepted("task-1-a1")]));
+    let stop = |world: &mut World| {
+        let session = Session(world.session("worker-1"));
+        world.turn(Command::Goodbye { worker: worker("worker-1"), session });
+        world.hello("worker-1", 1);
+    };
+    for attempt in [66, 67] {
+        stop(&mut after);
+        assert_eq!(after.state("task-1"), format!("assigned a{attempt} worker-1"));
+    }
+    stop(&mut after);
+    assert_eq!(after.state("task-1"), "queued a68");
+    after.pass(bounds::BACKOFF_MS_MIN);
     assert_eq!(after.state("task-1"), "assigned a68 worker-1");
 }
