@@ -193,6 +193,16 @@ fn each_attempt_since_counts_while_there_is_no_better_worker() {
 }
 
 #[test]
+fn the_operator_is_told_of_a_restart_only_when_it_brings_a_worker_back() {
+    let mut world = broken();
+    world.told.clear();
+    world.hello("worker-2", 0);
+    assert_eq!(world.told, []);
+    world.hello("worker-1", 4);
+    assert_eq!(world.told, [Standing::Active]);
+}
+
+#[test]
 fn a_restarted_worker_and_a_restarted_master_begin_anew() {
     let mut world = broken();
     world.say_hello("worker-1", 4, Some(1), Some(Vec::new()));
