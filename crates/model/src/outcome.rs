@@ -74,10 +74,10 @@ impl Outcome {
 /// Why an attempt went away without an outcome of its own; the task is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LossCause {
-    /// The worker died or fell silent with it: the lease ended, or it came back without it.
+    /// The worker died or fell silent with it: the lease ended, by the master's clock or its own,
+    /// it came back without it, or somebody stopped the container there.
     WorkerLost,
-    /// The worker stopped it and lived to tell: it shuts down in good order, it did not hear its
-    /// master for as long as the lease, or somebody stopped the container there.
+    /// The worker shuts down in good order and lived to tell.
     WorkerStopped,
     /// The engine or the disk of the worker failed.
     Infra,

@@ -387,7 +387,9 @@ impl Ledger {
         };
         let attempts = self.held.iter().filter(|(_, entry)| over(entry)).map(|(id, _)| *id);
         for attempt in attempts.collect::<Vec<_>>() {
-            self.stop_live(attempt, Cause::WorkerLost, LEASE_END_GRACE_MS_MAX, effects);
+            // Not `WorkerLost`, which says that this process goes: the task may be what kept it
+            // from its master, and that counts.
+            self.stop_live(attempt, Cause::Cancelled, LEASE_END_GRACE_MS_MAX, effects);
         }
     }
 

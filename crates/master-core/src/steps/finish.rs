@@ -30,9 +30,13 @@ pub(crate) fn end(
     }
     judge(core, now, attempt, outcome, finished_at, batch);
     match outcome.cause {
-        // A worker that lives to tell it was not killed by the task.
-        Cause::Cancelled | Cause::WorkerLost => {
+        // The worker goes in good order.
+        Cause::WorkerLost => {
             give_up(core, now, attempt, LossCause::WorkerStopped, &outcome.message, batch);
+        }
+        // Nobody asked for it: its lease ended there, or somebody stopped the container.
+        Cause::Cancelled => {
+            give_up(core, now, attempt, LossCause::WorkerLost, &outcome.message, batch);
         }
         Cause::Infra => give_up(core, now, attempt, LossCause::Infra, &outcome.message, batch),
         cause if !cause.is_success() && failures < retries_max => {

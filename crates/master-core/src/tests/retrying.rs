@@ -209,6 +209,20 @@ fn a_container_that_somebody_stopped_is_lost_and_not_cancelled() {
 }
 
 #[test]
+fn a_stop_that_nobody_asked_for_counts_as_a_crash_once_it_ran() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    let mut wants = spec(1);
+    wants.retry.crashes_max = 1;
+    world.submit(wants, JobShape::Single);
+    for attempt in [1, 2] {
+        world.report("worker-1", 1, started(&format!("task-1-a{attempt}")));
+        fail(&mut world, attempt, Cause::Cancelled);
+    }
+    assert_eq!(world.state("task-1"), "failed worker_lost");
+}
+
+#[test]
 fn a_restart_forgets_a_backoff_and_remembers_the_loss() {
     let mut world = World::new();
     world.hello("worker-1", 1);

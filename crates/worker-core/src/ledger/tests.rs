@@ -330,8 +330,8 @@ fn an_attempt_without_word_from_the_master_is_stopped_when_its_lease_ends() {
          report",
         "start task-1-a1
          start task-2-a1
-         stop task-1-a1 worker_lost
-         stop task-2-a1 worker_lost
+         stop task-1-a1 cancelled
+         stop task-2-a1 cancelled
          report 1: task-1-a1 ended exit(0)",
     );
 }
@@ -351,7 +351,7 @@ fn a_lease_counts_from_when_the_acknowledged_report_was_sent() {
         "start task-1-a1
          report 1: | held: task-1-a1 accepted
          report 2: | held: task-1-a1 accepted
-         stop task-1-a1 worker_lost",
+         stop task-1-a1 cancelled",
     );
 }
 
@@ -367,7 +367,7 @@ fn an_acknowledgement_of_an_older_stream_renews_nothing() {
         "start task-1-a1
          report 1: | held: task-1-a1 accepted
          hello: task-1-a1 accepted
-         stop task-1-a1 worker_lost",
+         stop task-1-a1 cancelled",
     );
 }
 
@@ -485,7 +485,7 @@ fn a_restored_ledger_goes_on_with_what_runs_and_starts_nothing_again() {
          at 31000",
     );
     let want = "hello: task-1-a1 started, task-2-a1 accepted\n\
-                report 1: task-2-a1 ended exit(0)\nstop task-1-a1 worker_lost\n";
+                report 1: task-2-a1 ended exit(0)\nstop task-1-a1 cancelled\n";
     assert_eq!(world.text, want);
 }
 
@@ -504,11 +504,11 @@ fn a_lease_that_is_over_at_a_restart_is_asked_for_before_it_ends_anything() {
     };
     let mut unheard = restored();
     unheard.run("at 69999\nat 70000");
-    assert_eq!(unheard.text, "stop task-1-a1 worker_lost\n");
+    assert_eq!(unheard.text, "stop task-1-a1 cancelled\n");
     let mut heard = restored();
     heard.step(Input::Welcomed { session: Session(2), hello_sent_at: Monotonic(65_000) });
     heard.run("at 94999\nat 95000");
-    assert_eq!(heard.text, "stop task-1-a1 worker_lost\n");
+    assert_eq!(heard.text, "stop task-1-a1 cancelled\n");
 }
 
 proptest! {
@@ -552,9 +552,9 @@ fn each_attempt_is_stopped_at_the_end_of_its_own_lease() {
         "start task-1-a1
          start task-2-a1
          report 1: | held: task-1-a1 accepted, task-2-a1 accepted
-         stop task-1-a1 worker_lost
+         stop task-1-a1 cancelled
          report 2: | held: task-1-a1 accepted, task-2-a1 accepted
-         stop task-2-a1 worker_lost",
+         stop task-2-a1 cancelled",
     );
 }
 
