@@ -36,6 +36,8 @@ use crate::uplink;
 const EVENTS_LEN_MAX: usize = 4096;
 /// Notes and refusals that wait for the connection; the oldest go first when there are more.
 const NOTES_LEN_MAX: usize = 1024;
+/// How long the end of the process waits for the master to store what ended here.
+const DELIVERY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a stop may take beyond the grace of the longest attempt.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
 
@@ -132,7 +134,7 @@ impl SessionLoop {
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), WorkerError> {
         let served = self.serve(shutdown).await;
-        self.close().await;
+        self.close(served.is_ok()).await;
         served
     }
 
@@ -188,7 +190,8 @@ impl SessionLoop {
 
     fn connect(&mut self) {
         let held = self.ledger.begin_stream();
-        let degraded = self.health.degraded.borrow_and_update().clone();
+        self.health.degraded.mark_unchanged();
+        let degraded = self.find_degraded();
         let session = self.ledger.session();
         // A hello that was given up may still come, after this one.
         if let Some(number) = &mut self.identity.hello.number {
@@ -385,7 +388,7 @@ impl SessionLoop {
         let Connection::Open(link) = &self.connection else { return };
         let outgoing = self.ledger.take_report(clock::mono(), std::mem::take(&mut self.full_due));
         let usage = *self.telemetry.usage.borrow();
-        let degraded = self.health.degraded.borrow().clone();
+        let degraded = self.find_degraded();
         if outgoing.full.is_some() {
             tracing::debug!("Heartbeat: {} attempts held, {usage:?}", self.ledger.held_count());
         }
@@ -403,24 +406,34 @@ impl SessionLoop {
         }
     }
 
-    /// Stops what runs, says goodbye and leaves nothing behind.
-    async fn close(mut self) {
+    /// Why this worker should get nothing new.
+    fn find_degraded(&self) -> Option<String> {
+        if self.ledger.is_shutting_down() {
+            return Some("it shuts down".to_owned());
+        }
+        self.health.degraded.borrow().clone()
+    }
+
+    /// Stops what runs, hands over what ended, says goodbye and leaves nothing behind. `serves` is
+    /// whether the master still wants to hear of this worker.
+    async fn close(mut self, mut serves: bool) {
         self.context.tracker.close();
         self.step(Input::ShutDown);
+        self.full_due = true;
         self.context.live.stop_all(Cause::WorkerLost);
         let longest = Duration::from_millis(limits::GRACE_MS_MAX) + STOP_MARGIN;
-        let stopped = async {
-            while self.ledger.live_count() > 0 {
-                match self.events.recv().await {
-                    Some(event) => self.on_event(event),
-                    None => return,
-                }
-            }
-        };
-        if tokio::time::timeout(longest, stopped).await.is_err() {
+        if tokio::time::timeout(longest, self.wait_stopped(&mut serves)).await.is_err() {
             tracing::error!("{} attempts would not stop", self.ledger.live_count());
         }
-        if let Connection::Open(link) = self.connection
+        if serves {
+            // What is not handed over by then, the next process hands over.
+            let _ = tokio::time::timeout(DELIVERY_PATIENCE, self.wait_delivered()).await;
+        }
+        let owed = self.ledger.owed_count();
+        if owed > 0 && self.context.executor.outlives_process() {
+            // A goodbye would end these attempts for the master without their results.
+            tracing::warn!("The master does not have {owed} results: the next process brings them");
+        } else if let Connection::Open(link) = self.connection
             && say_goodbye(*link).await
         {
             // The master gives everything to others; what it has not heard, nobody needs.
@@ -432,6 +445,26 @@ impl SessionLoop {
         self.context.closing.cancel();
         if tokio::time::timeout(STOP_MARGIN, self.context.tracker.wait()).await.is_err() {
             tracing::error!("The files of {} attempts are left behind", self.context.tracker.len());
+        }
+    }
+
+    /// Goes on with the session until nothing runs: its leases must last through the grace.
+    async fn wait_stopped(&mut self, serves: &mut bool) {
+        while self.ledger.live_count() > 0 {
+            if *serves {
+                *serves = self.turn().await.is_ok();
+            } else if let Some(event) = self.events.recv().await {
+                self.on_event(event);
+            }
+        }
+    }
+
+    /// Goes on until the master has stored every result, or is away.
+    async fn wait_delivered(&mut self) {
+        while self.ledger.owed_count() > 0 && matches!(self.connection, Connection::Open(_)) {
+            if self.turn().await.is_err() {
+                return;
+            }
         }
     }
 

@@ -148,6 +148,28 @@ async fn a_shutdown_stops_everything_says_goodbye_and_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_shutdown_takes_nothing_new_and_waits_until_the_master_has_what_ended() {
+    let mut peer = Peer::start().await;
+    let mut worker = Worker::start(&peer.address);
+    let mut session = peer.welcome(7).await;
+    session.assign("task-1-a1", "echo x").await;
+    session.wait_for("task-1-a1", "exit(0)").await;
+    worker.ask_to_stop();
+    let full = loop {
+        match session.report().await.full {
+            Some(full) if full.degraded.is_some() => break full,
+            _ => {}
+        }
+    };
+    assert_eq!(full.degraded.as_deref(), Some("it shuts down"));
+    assert_eq!(held(&full.held), ["task-1-a1 exit(0)"]);
+    session.forget("task-1-a1").await;
+    while !matches!(session.message().await.unwrap(), session_up::Message::Goodbye(_)) {}
+    drop(session);
+    worker.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_log_that_breaks_off_goes_on_where_the_master_stands() {
     let mut peer = Peer::start().await;
     peer.brought.broken_parts.store(3, Ordering::SeqCst);

@@ -155,6 +155,23 @@ impl Ledger {
         self.held.len()
     }
 
+    /// How many ended attempts have a result that the master is not known to have. That the worker
+    /// itself stopped one is none: its goodbye says so too.
+    pub fn owed_count(&self) -> usize {
+        let is_owed = |entry: &&Entry| match &entry.stage {
+            Stage::Accepted | Stage::Running { .. } => false,
+            Stage::Delivering { outcome, .. } | Stage::Ended { outcome, .. } => {
+                outcome.cause != Cause::WorkerLost
+            }
+        };
+        self.held.values().filter(is_owed).count()
+    }
+
+    /// Whether it takes nothing new any more.
+    pub const fn is_shutting_down(&self) -> bool {
+        self.shutting_down
+    }
+
     /// Whether there is something to report.
     pub fn has_news(&self) -> bool {
         !self.news.is_empty()

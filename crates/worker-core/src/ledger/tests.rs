@@ -437,6 +437,23 @@ fn a_shutdown_stops_everything_and_takes_nothing_new() {
 }
 
 #[test]
+fn a_result_is_owed_from_its_end_until_the_master_forgets_it() {
+    let mut world = World::new(4);
+    let mut owed = |script| {
+        world.run(script);
+        world.ledger.owed_count()
+    };
+    assert_eq!(owed("assign task-1-a1\nassign task-2-a1"), 0);
+    assert_eq!(owed("shutdown\nended task-1-a1"), 1);
+    assert_eq!(owed("delivered task-1-a1\nreport\nack 1"), 1);
+    assert_eq!(owed("forget task-1-a1"), 0);
+    let stopped = Outcome::new(Cause::WorkerLost, "");
+    let attempt = id("task-2-a1");
+    world.step(Input::Ended { attempt, outcome: stopped, at: Timestamp(2) });
+    assert_eq!((world.ledger.owed_count(), world.ledger.held_count()), (0, 1));
+}
+
+#[test]
 fn nonsense_about_attempts_that_are_not_held_changes_nothing() {
     check(
         "started task-1-a1
