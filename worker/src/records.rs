@@ -1,12 +1,13 @@
 //! The worker's durable memory of its attempts: one small file each, which only grows by whole
-//! steps (accepted, created, stopping, ended) and is gone when the master said forget. It must never
-//! lose a step that was acted upon. A damaged record is moved aside; one that cannot be read now, or
-//! not by this version, is not damaged: the worker does not start, for its container may still run.
+//! steps (accepted, created, stopping, ended) and is gone when the master said forget. It must
+//! never lose a step that was acted upon. A damaged record is moved aside; one that cannot be read
+//! now, or not by this version, is not damaged: the worker does not start, for its container may
+//! still run.
 //!
 //! A step is framed by its length and its checksum. A process that is killed can leave one frame
 //! that is cut short; its step was then not acted upon, and the frame is cut off when it is read.
-//! A stop and the end are synced: what a power failure takes of the rest is told by the boot id. Read
-//! next: `adopt.rs` (what a restarted worker makes of its records).
+//! A stop and the end are synced: what a power failure takes of the rest is told by the boot id.
+//! Read next: `adopt.rs` (what a restarted worker makes of its records).
 
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
