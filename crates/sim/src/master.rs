@@ -394,7 +394,7 @@ impl World {
         }
         let Some(process) = self.master.process.as_mut() else { return };
         let links = std::mem::take(&mut process.links);
-        match Core::restore(snapshot, Settings::default(), now) {
+        match process.core.reload(snapshot, now) {
             Ok(core) => process.core = core,
             Err(error) => return self.fail(format!("the master cannot start over: {error}")),
         }
