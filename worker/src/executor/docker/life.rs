@@ -443,7 +443,9 @@ impl Life {
         let overrun = self.find_overrun(at).filter(|_| code != 0);
         match (finish, overrun) {
             (Finish::Stopped(request), _) => Outcome::new(request.cause, ""),
-            (Finish::TimedOut { timeout_ms }, _) => timed_out(*timeout_ms),
+            (Finish::TimedOut { timeout_ms }, _) if !ended_in_time(state, *timeout_ms) => {
+                timed_out(*timeout_ms)
+            }
             // An earlier process may have stopped it for that; a success is kept in any case.
             (_, Some(timeout_ms)) => timed_out(timeout_ms),
             (Finish::EngineFailed, None) if code != 0 => {
@@ -549,6 +551,13 @@ fn timed_out(timeout_ms: u64) -> Outcome {
     Outcome::new(Cause::Timeout, format!("ran longer than its time-out of {timeout_ms} ms"))
 }
 
+/// Whether the engine says that a container was over before its time-out, which came only because
+/// nobody looked meanwhile.
+fn ended_in_time(state: &ContainerState, timeout_ms: u64) -> bool {
+    let ran = time(state.started_at.as_deref()).zip(finished_at(state));
+    ran.is_some_and(|(started_at, at)| at.ms_since(started_at) < timeout_ms)
+}
+
 /// The engine's record of the end.
 fn finished_at(state: &ContainerState) -> Option<Timestamp> {
     time(state.finished_at.as_deref())
@@ -558,4 +567,21 @@ fn finished_at(state: &ContainerState) -> Option<Timestamp> {
 pub(super) fn time(text: Option<&str>) -> Option<Timestamp> {
     let at = text?.parse::<jiff::Timestamp>().ok()?;
     u64::try_from(at.as_millisecond()).ok().filter(|ms| *ms > 0).map(Timestamp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_engine_saw_end_before_its_time_out_ended_in_time() {
+        let state = |finished_at: &str| ContainerState {
+            started_at: Some("2026-01-01T00:00:00Z".to_owned()),
+            finished_at: Some(finished_at.to_owned()),
+            ..ContainerState::default()
+        };
+        assert!(ended_in_time(&state("2026-01-01T00:00:01.999Z"), 2_000));
+        assert!(!ended_in_time(&state("2026-01-01T00:00:02Z"), 2_000));
+        assert!(!ended_in_time(&state("0001-01-01T00:00:00Z"), 2_000));
+    }
 }
