@@ -252,7 +252,7 @@ mod tests {
     use crate::heart::HeartError;
 
     /// Far above what anything here takes; reaching it is a failure.
-    const DEADLINE: Duration = Duration::from_secs(60);
+    const DEADLINE: Duration = Duration::from_mins(1);
 
     /// A store behind which something breaks for good with the first commit.
     #[derive(Default)]
