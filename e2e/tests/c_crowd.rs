@@ -16,7 +16,7 @@ const TASKS: u64 = 50;
 fn c16_five_thousand_misfits_stand_in_nobodys_way() {
     let cluster = Cluster::start_with(Console::Service, &[]);
     let _worker = cluster.worker("worker-1", &["--executor", "mock", "--cpus", "2"]);
-    let api = Api::new(&cluster.http_address(), Duration::from_secs(60));
+    let api = Api::new(&cluster.http_address(), Duration::from_mins(1));
     for shape in 0..SHAPES {
         let array = json!({"first": 1, "last": TASKS});
         let memory_bytes = (1 << 50) + shape;
