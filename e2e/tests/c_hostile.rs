@@ -33,11 +33,12 @@ async fn c17_messages_that_are_too_long_or_none_at_all_are_refused() {
         "POST /api/v1/jobs HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: 1073741824\r\n\r\n"
     );
-    let said = [claim.as_bytes(), &[b' '; FIVE_MB]].concat();
+    let blanks = vec![b' '; FIVE_MB];
+    let said = [claim.as_bytes(), &blanks].concat();
     let heard = hear(&address, &said);
     // It may also be cut off before it has read the answer.
     assert!(heard.is_empty() || heard.starts_with(b"HTTP/1.1 4"), "{heard:?}");
-    cluster.post_job(&[b' '; FIVE_MB]).check_error(413, "too_large", "");
+    cluster.post_job(&blanks).check_error(413, "too_large", "");
     let grpc = format!("http://{}", cluster.grpc_address());
     let mut agent = MasterAgentClient::connect(grpc.clone()).await.unwrap();
     let long = Assignment { task_id: "t".repeat(FIVE_MB), worker_id: String::new() };
@@ -48,7 +49,7 @@ async fn c17_messages_that_are_too_long_or_none_at_all_are_refused() {
     let info = WorkerInfo { worker_id: "w".repeat(FIVE_MB), ..WorkerInfo::default() };
     let status = worker.register_worker(info).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "{}", status.code());
-    hear(&cluster.grpc_address(), &[0xff; 100_000]);
+    hear(&cluster.grpc_address(), &vec![0xff; 100_000]);
     assert_eq!(cluster.get("/tasks").body["tasks"], json!([]));
     assert!(!cluster.master().said().contains("panicked"), "{}", cluster.master().said());
 }
