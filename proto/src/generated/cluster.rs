@@ -380,7 +380,8 @@ pub struct Goodbye {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Orders {
-    /// The highest report that is stored; 0 when none is new.
+    /// The highest report that was heard, and stored unless the store has no room; 0 when none is
+    /// new.
     #[prost(uint64, tag = "1")]
     pub acknowledged: u64,
     /// Specs that `assign` points to by index: equal specs travel once.
