@@ -12,7 +12,7 @@ use super::Shared;
 use super::container::{LABEL_ATTEMPT, LABEL_GPU_MILLI, LABEL_INSTANCE, LABEL_WORKER};
 use super::engine::{CallError, READ_DEADLINE, call};
 use super::gpu::GpuHold;
-use super::remove;
+use super::remove::{self, Listed};
 use crate::executor::ExecutorError;
 
 /// Containers that are looked at at once.
@@ -43,10 +43,10 @@ impl Found {
 
 /// Everything that carries this worker's labels.
 pub(super) async fn find(shared: &Shared) -> Result<Vec<Found>, ExecutorError> {
-    let ids = remove::list(&shared.docker, &shared.settings, None).await?;
-    let count = ids.len();
-    let looks = futures_util::stream::iter(ids)
-        .map(|id| async move { look(shared, id).await })
+    let listed = remove::list(&shared.docker, &shared.settings, None).await?;
+    let count = listed.len();
+    let looks = futures_util::stream::iter(listed)
+        .map(|container| async move { look(shared, container).await })
         .buffer_unordered(LOOKS_AT_ONCE)
         .collect::<Vec<_>>();
     let looks = tokio::time::timeout(FIND_DEADLINE, looks).await.map_err(|_| {
@@ -59,11 +59,12 @@ pub(super) async fn find(shared: &Shared) -> Result<Vec<Found>, ExecutorError> {
 }
 
 /// Looks at one; `None` when it is gone meanwhile.
-async fn look(shared: &Shared, id: String) -> Result<Option<Found>, CallError> {
+async fn look(shared: &Shared, listed: Listed) -> Result<Option<Found>, CallError> {
+    let Listed { id, attempt } = listed;
     let inspected = shared.docker.inspect_container(&id, None);
     match call("inspect a container", READ_DEADLINE, inspected).await {
         Ok(inspected) => Ok(Some(Found {
-            attempt: label(&inspected, LABEL_ATTEMPT).and_then(|text| text.parse().ok()),
+            attempt,
             started_at: started_at(&inspected),
             gpus: hold_gpus(shared, &inspected),
             id,

@@ -3,19 +3,16 @@
 //! again, so that no failing call has to be remembered. It must never touch the container of an
 //! attempt that did not end in this process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bollard::Docker;
-use bollard::query_parameters::ListContainersOptionsBuilder;
 use cloudai_model::AttemptId;
 use tokio::time::Instant;
 
 use super::DockerSettings;
-use super::container::{LABEL_ATTEMPT, LABEL_INSTANCE, LABEL_WORKER};
-use super::engine::{CallError, READ_DEADLINE, call};
-use super::remove::remove_once;
+use super::remove::{Listed, list, remove_once};
 
 /// How often the engine is asked what it has.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -67,7 +64,7 @@ pub(super) async fn tend(docker: Docker, settings: DockerSettings, leftovers: Ar
         if !leftovers.expire() {
             continue;
         }
-        let found = match list(&docker, &settings).await {
+        let found = match list(&docker, &settings, None).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::debug!("Leftovers are looked for again: {error}");
@@ -75,33 +72,14 @@ pub(super) async fn tend(docker: Docker, settings: DockerSettings, leftovers: Ar
             }
         };
         // Asked only now: an attempt that began meanwhile is none of them.
-        for (id, attempt) in found.into_iter().filter(|(_, attempt)| leftovers.has(attempt)) {
+        for Listed { id, attempt } in found {
+            let Some(attempt) = attempt.filter(|attempt| leftovers.has(attempt)) else { continue };
             tracing::info!(%attempt, "Removing container {id}, which outlived its attempt");
             if let Err(error) = remove_once(&docker, &id).await {
                 tracing::debug!(%attempt, "Container {id} is still there: {error}");
             }
         }
     }
-}
-
-/// This worker's containers with their attempts.
-async fn list(
-    docker: &Docker,
-    settings: &DockerSettings,
-) -> Result<Vec<(String, AttemptId)>, CallError> {
-    let labels = vec![
-        format!("{LABEL_WORKER}={}", settings.worker),
-        format!("{LABEL_INSTANCE}={}", settings.instance),
-    ];
-    let filters = HashMap::from([("label", labels)]);
-    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-    let listed = docker.list_containers(Some(options));
-    let containers = call("list containers", READ_DEADLINE, listed).await?;
-    let known = containers.into_iter().filter_map(|container| {
-        let attempt = container.labels?.get(LABEL_ATTEMPT)?.parse().ok()?;
-        Some((container.id?, attempt))
-    });
-    Ok(known.collect())
 }
 
 #[cfg(test)]

@@ -63,12 +63,19 @@ pub(super) fn pauses() -> ExponentialBuilder {
         .with_jitter()
 }
 
-/// The ids of this worker's containers, or of those of one attempt.
+/// A container that carries this worker's labels.
+pub(super) struct Listed {
+    pub(super) id: String,
+    /// Whose it is; `None` when its label is no attempt.
+    pub(super) attempt: Option<AttemptId>,
+}
+
+/// This worker's containers, or those of one attempt.
 pub(super) async fn list(
     docker: &Docker,
     settings: &DockerSettings,
     attempt: Option<&AttemptId>,
-) -> Result<Vec<String>, CallError> {
+) -> Result<Vec<Listed>, CallError> {
     let mut labels = vec![
         format!("{LABEL_WORKER}={}", settings.worker),
         format!("{LABEL_INSTANCE}={}", settings.instance),
@@ -78,19 +85,24 @@ pub(super) async fn list(
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
     let listed = docker.list_containers(Some(options));
     let containers = call("list containers", READ_DEADLINE, listed).await?;
-    Ok(containers.into_iter().filter_map(|container| container.id).collect())
+    let listed = containers.into_iter().filter_map(|container| {
+        let label = container.labels.as_ref().and_then(|labels| labels.get(LABEL_ATTEMPT));
+        let attempt = label.and_then(|label| label.parse().ok());
+        Some(Listed { id: container.id?, attempt })
+    });
+    Ok(listed.collect())
 }
 
 /// Removes what there is of an attempt.
 pub(super) async fn remove_strays(docker: &Docker, settings: &DockerSettings, attempt: &AttemptId) {
-    let ids = match list(docker, settings, Some(attempt)).await {
-        Ok(ids) => ids,
+    let strays = match list(docker, settings, Some(attempt)).await {
+        Ok(strays) => strays,
         Err(error) => {
             tracing::warn!(%attempt, "A container may be left behind: {error}");
             return;
         }
     };
-    for id in ids {
+    for Listed { id, .. } in strays {
         if let Err(error) = remove(docker, &id).await {
             tracing::warn!(%attempt, "Container {id} is left behind: {error}");
         }
