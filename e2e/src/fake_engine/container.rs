@@ -36,6 +36,11 @@ pub(super) struct Program {
 }
 
 impl Program {
+    /// One that does nothing else.
+    pub(super) fn that_exits(exit_code: i32) -> Self {
+        Self { exit_code, ..Self::default() }
+    }
+
     /// Reads the words; the error is the word that means nothing.
     pub(super) fn parse(words: &[String]) -> Result<Self, String> {
         let mut program = Self::default();

@@ -121,10 +121,17 @@ impl FakeEngine {
         self.world.change(|state| state.faults.add_chance(seed, per_mille));
     }
 
+    /// From now on, every container ends with this code as soon as it starts, as on a machine
+    /// whose driver or disk is broken.
+    pub fn doom(&self, exit_code: i32) {
+        self.world.change(|state| state.doom = Some(exit_code));
+    }
+
     /// Nothing goes wrong any more; the connection of what hangs is closed.
     pub fn heal(&self) {
         self.world.change(|state| {
             state.faults.clear();
+            state.doom = None;
             state.heals += 1;
         });
     }

@@ -30,6 +30,8 @@ pub(super) struct State {
     pub(super) journal: Journal,
     /// Nothing moves: the engine's process is stopped by a signal.
     pub(super) frozen: bool,
+    /// Every container ends with this code as soon as it starts, whatever its program says.
+    pub(super) doom: Option<i32>,
     /// How often it was healed; what hangs waits for the next time.
     pub(super) heals: u64,
     /// Parts of the names of containers that need not hold any more.
@@ -168,6 +170,9 @@ impl State {
         }
         let now = Timestamp::now();
         match Program::parse(&container.words) {
+            Ok(_) if let Some(exit_code) = self.doom => {
+                container.program = Program::that_exits(exit_code);
+            }
             Ok(program) => container.program = program,
             Err(why) => {
                 container.stage = Stage::Exited { since: now, at: now, code: 127 };
