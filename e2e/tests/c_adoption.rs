@@ -197,6 +197,27 @@ fn a_running_container_is_taken_up_and_its_log_goes_on() {
 }
 
 #[test]
+fn a_worker_is_back_before_it_has_read_its_logs_again() {
+    let mut world = World::start();
+    let (task, container) = world.submit_waiting();
+    let first = || world.cluster.cli(&["logs", &task]).out();
+    until("its first line on the master", || (first() == "first\n").then_some(()));
+    world.worker.process.kill();
+    let home = world.cluster.data_dir().join("workers/worker-1");
+    let log = home.join(format!("spool/{task}-a1.log"));
+    let [pipe, aside] = ["pipe", "log"].map(|name| home.join(name));
+    std::fs::rename(&log, &aside).unwrap();
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::fs::hard_link(&pipe, &log).unwrap();
+    // Reading it takes as long as the pipe stays silent.
+    world.worker = world.cluster.worker("worker-1", &[]);
+    let_go(&container);
+    std::fs::rename(&aside, &log).unwrap();
+    std::fs::write(&pipe, std::fs::read(&log).unwrap()).unwrap();
+    world.check_whole(&task);
+}
+
+#[test]
 fn what_ended_while_the_worker_was_away_is_reported() {
     let mut world = World::start();
     let (task, container) = world.submit_waiting();

@@ -4,20 +4,19 @@
 //! `records.rs` (what a record says) and `run.rs` (how an attempt goes on).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use cloudai_failpoint::failpoint;
 use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat};
 use cloudai_worker_core::Restored;
-use futures_util::StreamExt;
-use tokio::task::spawn_blocking;
+use tokio::sync::Semaphore;
 
 use crate::config::{WorkerConfig, WorkerError};
 use crate::data_dir::DataDir;
 use crate::engine::Executor;
 use crate::executor::Ended;
 use crate::executor::docker::{Begin, Found};
-use crate::logs::{self, Copied};
+use crate::logs;
 use crate::records::{Kept, Phase};
 use crate::run::Log;
 
@@ -82,31 +81,19 @@ pub(crate) async fn take_up(
         goes_on.push((kept, how));
     }
     let log_bytes_max = config.disk.log_bytes_max();
-    let resumed = futures_util::stream::iter(goes_on)
-        .map(|(kept, how)| async move {
-            let log = reopen(dirs.spool_path(kept.attempt), log_bytes_max).await;
-            Resumed { kept, how, log }
-        })
-        .buffer_unordered(LOGS_AT_ONCE)
-        .collect::<Vec<_>>()
-        .await;
+    // Not waited for: the leases of all end while the logs of some are read.
+    let reads = Arc::new(Semaphore::new(LOGS_AT_ONCE));
+    let resume = |(kept, how): (Kept, How)| {
+        let log = logs::reopen(dirs.spool_path(kept.attempt), log_bytes_max, &reads);
+        Resumed { kept, how, log }
+    };
+    let resumed = goes_on.into_iter().map(resume).collect::<Vec<_>>();
     left.extend(containers.into_values());
     tell(&resumed, left.len());
     for found in left {
         executor.remove(found);
     }
     Ok(resumed)
-}
-
-/// The log, from where it ends.
-async fn reopen(path: PathBuf, bytes_max: u64) -> Log {
-    let reopened = path.clone();
-    let reopened = spawn_blocking(move || logs::reopen(reopened, bytes_max)).await;
-    reopened.unwrap_or_else(|error| Err(error.into())).unwrap_or_else(|error| {
-        tracing::warn!("The log {} begins anew: it cannot be read: {error}", path.display());
-        let (writer, spool) = logs::open(path, bytes_max);
-        (writer, spool, Copied::default())
-    })
 }
 
 /// By attempt, and those that are no attempt's only container: of two, the one that started counts.

@@ -17,14 +17,15 @@ mod tail;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use cloudai_model::Timestamp;
 use cloudai_proto::log_record::LogStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use self::disk::{Bounds, Disk};
-use self::read::{Extent, SpoolReader};
+use self::read::{Extent, Found, SpoolReader};
 
 /// Output of a container that its log was given so far: kept, dropped, or refused by the disk.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Copied {
 }
 
 /// The executor's end of an attempt's log. The file is made at the first byte. When it is dropped,
-/// the log is finished as it is.
+/// nothing more comes from this process; only `finish` ends the log for the next one too.
 #[derive(Debug)]
 pub struct LogWriter {
     state: State,
@@ -45,6 +46,8 @@ pub struct LogWriter {
 /// Where the files are: a write goes to a thread that may wait for the disk.
 #[derive(Debug)]
 enum State {
+    /// What an earlier process left is being read; nothing when it was finished.
+    Opening(JoinHandle<Option<Box<Disk>>>),
     Idle(Box<Disk>),
     Busy(JoinHandle<Box<Disk>>),
     Finished,
@@ -56,8 +59,6 @@ enum State {
 pub struct LogSpool {
     path: PathBuf,
     extent: watch::Receiver<Extent>,
-    /// How much of it an earlier process left; `None` when there was none.
-    found: Option<u64>,
 }
 
 /// Both ends of a new log that will be kept at `path`, and beside it when it is long; never more
@@ -68,28 +69,31 @@ pub fn open(path: PathBuf, bytes_max: u64) -> (LogWriter, LogSpool) {
 
 fn open_bounded(path: PathBuf, bounds: Bounds) -> (LogWriter, LogSpool) {
     let (extent, receiver) = watch::channel(Extent::default());
-    let spool = LogSpool { path: path.clone(), extent: receiver, found: None };
+    let spool = LogSpool { path: path.clone(), extent: receiver };
     let disk = Disk::new(path, bounds, extent);
     (LogWriter { state: State::Idle(Box::new(disk)) }, spool)
 }
 
-/// Both ends of a log that an earlier process began at `path`, and how much output it had been
-/// given. A record that was cut short is cut off; a log that was finished is final at once and
-/// takes nothing more. Where there is no log, a new one begins. It reads what there is: to be
-/// called where blocking is allowed.
-pub fn reopen(path: PathBuf, bytes_max: u64) -> io::Result<(LogWriter, LogSpool, Copied)> {
-    reopen_bounded(path, Bounds::of(bytes_max))
+/// Both ends of a log that an earlier process began at `path`. A record that was cut short is cut
+/// off; a log that was finished is final and takes nothing more. Where there is no log, or none
+/// that can be read, a new one begins.
+///
+/// What there is must be read, which takes a while: that is done beside, with one of `reads`, and
+/// whoever writes or reads the log meanwhile waits for it.
+pub fn reopen(path: PathBuf, bytes_max: u64, reads: &Arc<Semaphore>) -> (LogWriter, LogSpool) {
+    reopen_bounded(path, Bounds::of(bytes_max), reads)
 }
 
-fn reopen_bounded(path: PathBuf, bounds: Bounds) -> io::Result<(LogWriter, LogSpool, Copied)> {
-    let (extent, receiver) = watch::channel(Extent::default());
-    let disk = Disk::reopen(path.clone(), bounds, extent)?;
-    let found = Some(receiver.borrow().length());
-    let spool = LogSpool { path, extent: receiver, found };
-    let copied = disk.copied();
-    let is_finished = disk.is_finished();
-    let state = if is_finished { State::Finished } else { State::Idle(Box::new(disk)) };
-    Ok((LogWriter { state }, spool, copied))
+fn reopen_bounded(path: PathBuf, bounds: Bounds, reads: &Arc<Semaphore>) -> (LogWriter, LogSpool) {
+    let (extent, receiver) = watch::channel(Extent { found: Found::Unknown, ..Extent::default() });
+    let spool = LogSpool { path: path.clone(), extent: receiver };
+    let reads = Arc::clone(reads);
+    let opening = tokio::spawn(async move {
+        let _read = reads.acquire_owned().await;
+        let disk = spawn_blocking(move || Disk::reopen(path, bounds, extent)).await.ok()?;
+        (!disk.is_finished()).then(|| Box::new(disk))
+    });
+    (LogWriter { state: State::Opening(opening) }, spool)
 }
 
 /// Removes a log with all its files. What is not there needs no removing.
@@ -123,6 +127,15 @@ fn files(path: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 impl LogWriter {
+    /// How much output an earlier process gave it, once that is known; nothing for a log that was
+    /// finished.
+    pub async fn copied(&mut self) -> Copied {
+        let Some(disk) = self.take_disk().await else { return Copied::default() };
+        let copied = disk.copied();
+        self.state = State::Idle(disk);
+        copied
+    }
+
     /// Appends output. It waits for the disk, so a container that floods is slowed down; it does
     /// not fail: what the disk refuses is counted and marked in front of what it next takes. When
     /// its future is dropped, the bytes are written nevertheless.
@@ -140,20 +153,21 @@ impl LogWriter {
 
     /// Ends the log: when this returns, its length is final and its end can be read.
     pub async fn finish(&mut self) {
-        let Some(disk) = self.take_disk().await else { return };
-        // Its drop does the work; a runtime that shuts down does it as well.
-        drop(spawn_blocking(move || drop(disk)).await);
+        let Some(mut disk) = self.take_disk().await else { return };
+        // It ends early only with the runtime; the next process then goes on with the log.
+        drop(spawn_blocking(move || disk.finish()).await);
     }
 
     /// The files, once no write is under way. Nothing is lost when this future is dropped.
     async fn take_disk(&mut self) -> Option<Box<Disk>> {
-        if let State::Busy(writing) = &mut self.state {
-            let written = writing.await;
-            self.state = written.map_or(State::Finished, State::Idle);
-        }
-        match std::mem::replace(&mut self.state, State::Finished) {
-            State::Idle(disk) => Some(disk),
-            State::Busy(_) | State::Finished => None,
+        let disk = match &mut self.state {
+            State::Opening(opening) => opening.await.ok().flatten(),
+            State::Busy(writing) => writing.await.ok(),
+            State::Idle(_) | State::Finished => None,
+        };
+        match (disk, std::mem::replace(&mut self.state, State::Finished)) {
+            (None, State::Idle(disk)) | (Some(disk), _) => Some(disk),
+            (None, _) => None,
         }
     }
 }
@@ -164,13 +178,20 @@ impl LogSpool {
         &self.path
     }
 
-    /// How many bytes could be read when an earlier process's log was opened again; `None` for a
-    /// log of this process.
-    pub(crate) fn found(&self) -> Option<u64> {
-        self.found
+    /// How many bytes an earlier process left, once that is known; `None` for a log of this
+    /// process.
+    pub(crate) async fn found(&self) -> Option<u64> {
+        let mut extent = self.extent.clone();
+        let known = extent.wait_for(|extent| extent.found != Found::Unknown).await;
+        match known.map_or(Found::Unknown, |extent| extent.found) {
+            Found::Nothing => None,
+            Found::Bytes(bytes) => Some(bytes),
+            // The process ends.
+            Found::Unknown => Some(0),
+        }
     }
 
-    /// How many bytes can be read now.
+    /// How many bytes can be read now; none while what an earlier process left is not known.
     pub fn length(&self) -> u64 {
         self.extent.borrow().length()
     }
@@ -180,11 +201,13 @@ impl LogSpool {
         SpoolReader::new(self.path.clone(), self.extent.clone())
     }
 
-    /// The log's length: now, or with `wait` once it has more than `read` bytes or is final.
+    /// The log's length: as soon as it is known, or with `wait` once it has more than `read` bytes
+    /// or is final.
     pub async fn wait_now_or_beyond(&mut self, wait: bool, read: u64) -> LogLength {
         if wait {
             return self.wait_beyond(read).await;
         }
+        self.found().await;
         match self.extent.has_changed() {
             Ok(_) => LogLength::Open(self.length()),
             Err(_) => LogLength::Final(self.length()),

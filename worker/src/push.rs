@@ -64,7 +64,7 @@ pub(crate) async fn push_log(
     attempt: AttemptId,
     mut spool: LogSpool,
 ) -> Result<(), String> {
-    let mut position = Position { stored: 0, unasked: spool.found() };
+    let mut position = Position { stored: 0, unasked: spool.found().await };
     if position.unasked.is_none() && spool.wait_beyond(0).await == LogLength::Final(0) {
         return Ok(());
     }

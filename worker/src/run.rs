@@ -21,7 +21,7 @@ use crate::data_dir::DataDir;
 use crate::engine::Executor;
 use crate::executor::docker::Begin;
 use crate::executor::{Assignment, AttemptRecord, Ended, Progress, RunChannels, StopRequest};
-use crate::logs::{self, Copied, LogSpool, LogWriter};
+use crate::logs::{self, LogSpool, LogWriter};
 use crate::push::push_log;
 use crate::uplink::{Client, Tries};
 use crate::upload::{Upload, upload};
@@ -152,15 +152,15 @@ pub(crate) struct Prepared {
     pub(crate) run: LiveRun,
 }
 
-/// The two ends of an attempt's log, and how much of the output it has.
-pub(crate) type Log = (LogWriter, LogSpool, Copied);
+/// The two ends of an attempt's log.
+pub(crate) type Log = (LogWriter, LogSpool);
 
 /// Makes the channels of an attempt and shows it to the unary server.
 pub(crate) fn prepare(
     context: &RunContext,
     assignment: Assignment,
     task_id: String,
-    (log, spool, copied): Log,
+    (log, spool): Log,
     record: AttemptRecord,
 ) -> Prepared {
     let (sender, progress) = mpsc::channel(PROGRESS_LEN_MAX);
@@ -168,7 +168,7 @@ pub(crate) fn prepare(
     let run = LiveRun { stop, spool, grace_ms: assignment.spec.limits.grace_ms };
     context.live.insert(task_id.clone(), run.clone());
     let output_dir = context.dirs.output_path(assignment.attempt);
-    let channels = RunChannels { progress: sender, log, copied, stop: stopped, output_dir, record };
+    let channels = RunChannels { progress: sender, log, stop: stopped, output_dir, record };
     Prepared { assignment, task_id, channels, progress, run }
 }
 
@@ -180,9 +180,8 @@ pub(crate) fn start(
     spec: Arc<TaskSpec>,
     events: mpsc::Sender<RunEvent>,
 ) -> RunHandle {
-    let (log, spool) = logs::open(context.dirs.spool_path(attempt), context.log_bytes_max);
+    let log = logs::open(context.dirs.spool_path(attempt), context.log_bytes_max);
     let assignment = Assignment { attempt, session, spec };
-    let log = (log, spool, Copied::default());
     spawn(context, assignment, log, How::Run(Begin::New), events)
 }
 
@@ -225,7 +224,7 @@ async fn live(
     events: mpsc::Sender<RunEvent>,
     drop: CancellationToken,
 ) {
-    let Prepared { assignment, task_id, channels, progress, run } = prepared;
+    let Prepared { assignment, task_id, mut channels, progress, run } = prepared;
     let attempt = assignment.attempt;
     let spec = Arc::clone(&assignment.spec);
     let tell = |what| async {
@@ -236,8 +235,8 @@ async fn live(
         let begin = match how {
             How::Run(begin) => begin,
             How::Deliver(ended) => {
-                // With the writer gone the log is final. The ledger knows the end.
-                std::mem::drop(channels);
+                // The ledger knows the end.
+                context.closing.run_until_cancelled(channels.log.finish()).await;
                 return ended.files;
             }
         };

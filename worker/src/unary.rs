@@ -14,7 +14,7 @@ use cloudai_proto::log_record::Decoder;
 
 use crate::executor::docker::Begin;
 use crate::executor::{Assignment, AttemptRecord, Progress};
-use crate::logs::{self, Copied, LogSpool};
+use crate::logs::{self, LogSpool};
 use crate::run::{self, Prepared, RunContext};
 use crate::uplink::{Client, Tries};
 use crate::upload::{Upload, upload};
@@ -107,8 +107,7 @@ impl Unary {
         let attempt = AttemptId { task: TaskId::single(job), no: AttemptNo::FIRST };
         let assignment = Assignment { attempt, session: Session::default(), spec };
         let path = self.context.dirs.spool_path(attempt);
-        let (log, spool) = logs::open(path, self.context.log_bytes_max);
-        let log = (log, spool, Copied::default());
+        let log = logs::open(path, self.context.log_bytes_max);
         // Its master knows no sessions, and would not know it again after a restart.
         run::prepare(&self.context, assignment, task_id.to_owned(), log, AttemptRecord::unkept())
     }

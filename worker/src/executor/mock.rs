@@ -157,7 +157,6 @@ fn is_plain(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::logs::Copied;
     use crate::records::AttemptRecord;
     use cloudai_model::TaskSpec;
     use tokio::sync::{mpsc, watch};
@@ -174,8 +173,8 @@ mod tests {
         let (progress, mut progressed) = mpsc::channel(1);
         let (_stop, stop) = watch::channel(stop);
         let output_dir = dir.path().to_owned();
-        let (copied, record) = (Copied::default(), AttemptRecord::unkept());
-        let channels = RunChannels { progress, log, copied, stop, output_dir, record };
+        let record = AttemptRecord::unkept();
+        let channels = RunChannels { progress, log, stop, output_dir, record };
         let ended = run(&spec(text), channels).await;
         assert!(matches!(progressed.recv().await, Some(Progress::Started(_))));
         assert_eq!(format!("{} {:?}", ended.outcome.cause, ended.files), want, "{text}");

@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 
 pub use crate::records::{AttemptRecord, BegunStop};
 
-use crate::logs::{Copied, LogWriter};
+use crate::logs::LogWriter;
 
 /// One attempt, as an executor needs it.
 #[derive(Debug, Clone)]
@@ -52,8 +52,6 @@ pub struct RunChannels {
     pub progress: mpsc::Sender<Progress>,
     /// Where the container's output goes.
     pub log: LogWriter,
-    /// How much of it an earlier process has taken.
-    pub copied: Copied,
     /// `Some` once the attempt shall stop. It may be so before the container exists.
     pub stop: watch::Receiver<Option<StopRequest>>,
     /// A directory for the regular files of `/output`: empty, or with what an earlier process took.

@@ -11,7 +11,7 @@ use cloudai_proto::log_record::{LogStream, RECORD_LEN_MAX, encode};
 use tokio::sync::watch;
 
 use super::Copied;
-use super::read::{Extent, Part};
+use super::read::{Extent, Found, Part};
 use super::seen::Seen;
 use super::tail::{Appender, Head, SEGMENTS, Scan, Tail, scan};
 use crate::clock;
@@ -73,37 +73,28 @@ impl Disk {
     }
 
     /// See [`super::reopen`].
-    pub(super) fn reopen(
-        path: PathBuf,
-        bounds: Bounds,
-        extent: watch::Sender<Extent>,
-    ) -> io::Result<Self> {
+    pub(super) fn reopen(path: PathBuf, bounds: Bounds, extent: watch::Sender<Extent>) -> Self {
         let mut disk = Self::new(path, bounds, extent);
-        let mut file = match File::open(&disk.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(disk),
-            opened => opened?,
-        };
-        let metadata = file.metadata()?;
-        let tail = Tail::find(&disk.path, bounds.segment)?;
-        disk.tail = tail.filter(|tail| tail.head().length <= metadata.len());
-        let head_length = if let Some(tail) = &disk.tail {
-            disk.seen = tail.seen();
-            tail.head().length
-        } else {
-            let Scan { whole, seen } = scan(&mut file)?;
-            disk.seen = seen;
-            whole
-        };
-        disk.extent.send_modify(|extent| extent.head = head_length);
-        if metadata.permissions().readonly() {
-            disk.finish();
-            return Ok(disk);
+        match Left::find(&disk.path, bounds) {
+            Ok(Some(left)) => disk.take_up(left),
+            Ok(None) => {}
+            Err(error) => {
+                let path = disk.path.display();
+                tracing::warn!("The log {path} begins anew: it cannot be read: {error}");
+            }
         }
-        disk.head = Some(Appender::open(&disk.path, head_length)?);
-        if let Some(tail) = &mut disk.tail {
-            tail.reopen()?;
+        disk.extent.send_modify(|extent| extent.found = Found::Bytes(extent.length()));
+        disk
+    }
+
+    fn take_up(&mut self, left: Left) {
+        let Left { head_length, head, tail, seen } = left;
+        let is_finished = head.is_none();
+        (self.head, self.tail, self.seen) = (head, tail, seen);
+        self.extent.send_modify(|extent| extent.head = head_length);
+        if is_finished {
+            self.finish();
         }
-        Ok(disk)
     }
 
     pub(super) fn copied(&self) -> Copied {
@@ -197,8 +188,18 @@ impl Disk {
         Ok(self.tail.insert(Tail::new(self.path.clone(), self.bounds.segment, head)))
     }
 
-    /// Ends the log and shows the whole of it.
-    fn finish(&mut self) {
+    /// Ends the log for good and shows the whole of it.
+    pub(super) fn finish(&mut self) {
+        self.show();
+        if self.head.is_some()
+            && let Err(error) = make_read_only(&self.path)
+        {
+            tracing::debug!("Cannot mark {} as finished: {error}", self.path.display());
+        }
+    }
+
+    /// Shows the whole of the log as it is.
+    fn show(&mut self) {
         self.is_finished = true;
         let mut rest = Vec::new();
         let refused = std::mem::take(&mut self.refused);
@@ -217,11 +218,6 @@ impl Disk {
             });
             rest.splice(0..0, missing.into_iter().chain(tail.parts()));
         }
-        if self.head.is_some()
-            && let Err(error) = make_read_only(&self.path)
-        {
-            tracing::debug!("Cannot mark {} as finished: {error}", self.path.display());
-        }
         self.extent.send_modify(|extent| extent.rest = rest.into());
     }
 }
@@ -229,8 +225,45 @@ impl Disk {
 impl Drop for Disk {
     fn drop(&mut self) {
         if !self.is_finished {
-            self.finish();
+            self.show();
         }
+    }
+}
+
+/// What an earlier process left of a log that has a head.
+struct Left {
+    /// Of whole records.
+    head_length: u64,
+    /// `None` when the log is finished.
+    head: Option<Appender>,
+    tail: Option<Tail>,
+    seen: Seen,
+}
+
+impl Left {
+    /// Reads what there is at `path`.
+    fn find(path: &Path, bounds: Bounds) -> io::Result<Option<Self>> {
+        let mut file = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let metadata = file.metadata()?;
+        let tail = Tail::find(path, bounds.segment)?;
+        let mut tail = tail.filter(|tail| tail.head().length <= metadata.len());
+        let (head_length, seen) = if let Some(tail) = &tail {
+            (tail.head().length, tail.seen())
+        } else {
+            let Scan { whole, seen } = scan(&mut file)?;
+            (whole, seen)
+        };
+        if metadata.permissions().readonly() {
+            return Ok(Some(Self { head_length, head: None, tail, seen }));
+        }
+        let head = Some(Appender::open(path, head_length)?);
+        if let Some(tail) = &mut tail {
+            tail.reopen()?;
+        }
+        Ok(Some(Self { head_length, head, tail, seen }))
     }
 }
 

@@ -27,9 +27,22 @@ impl Part {
     }
 }
 
+/// What an earlier process left of a log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing: the log is this process's.
+    #[default]
+    Nothing,
+    /// It is not looked at yet.
+    Unknown,
+    /// So many bytes.
+    Bytes(u64),
+}
+
 /// How much of a log can be read: its head, and once it is final the rest.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Extent {
+    pub(super) found: Found,
     pub(super) head: u64,
     pub(super) rest: Arc<[Part]>,
 }

@@ -2,6 +2,7 @@
 //! that is killed at any time. Each test reads through the same reader as the pusher.
 
 use std::fmt::Write as _;
+use std::pin::pin;
 
 use super::*;
 use cloudai_proto::log_record::{Decoder, RECORD_LEN_MAX, encode};
@@ -35,6 +36,13 @@ async fn text(spool: &LogSpool) -> String {
     }
     assert_eq!(decoder.pending_len(), 0);
     text
+}
+
+/// Reopens a log, and how much it has been given.
+async fn reopened(path: PathBuf, bounds: Bounds) -> (LogWriter, LogSpool, Copied) {
+    let (mut writer, spool) = reopen_bounded(path, bounds, &Arc::new(Semaphore::new(1)));
+    let copied = writer.copied().await;
+    (writer, spool, copied)
 }
 
 async fn write(writer: &mut LogWriter, texts: &[&str]) {
@@ -158,8 +166,8 @@ async fn a_finished_log_is_final_when_it_is_reopened_and_takes_nothing_more() {
         write(&mut writer, &vec!["12345678"; count]).await;
         writer.finish().await;
         let want = text(&spool).await;
-        let (mut writer, mut spool, copied) = reopen_bounded(path, SMALL).unwrap();
-        assert_eq!(copied, Copied { stdout_bytes: 8 * count as u64, stderr_bytes: 0 });
+        let (mut writer, mut spool, _) = reopened(path, SMALL).await;
+        assert_eq!(spool.found().await, Some(spool.length()));
         assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(spool.length()));
         write(&mut writer, &["more"]).await;
         assert_eq!(text(&spool).await, want);
@@ -169,10 +177,72 @@ async fn a_finished_log_is_final_when_it_is_reopened_and_takes_nothing_more() {
 #[tokio::test]
 async fn a_log_that_is_not_there_is_reopened_as_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
-    let (mut writer, spool, copied) = reopen(dir.path().join("log"), 2 << 20).unwrap();
-    assert_eq!(copied, Copied::default());
+    let (mut writer, spool, copied) = reopened(dir.path().join("log"), SMALL).await;
+    assert_eq!((copied, spool.found().await), (Copied::default(), Some(0)));
     write(&mut writer, &["first"]).await;
     assert_eq!(text(&spool).await, "Stdout first\n");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::create_dir(&path).unwrap();
+    let (mut writer, spool, copied) = reopened(path.clone(), SMALL).await;
+    assert_eq!((copied, spool.found().await), (Copied::default(), Some(0)));
+    std::fs::remove_dir(path).unwrap();
+    write(&mut writer, &["first"]).await;
+    assert_eq!(text(&spool).await, "Stdout first\n");
+}
+
+#[tokio::test]
+async fn whoever_needs_a_log_waits_until_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (mut writer, _) = open_bounded(path.clone(), SMALL);
+    write(&mut writer, &["before"]).await;
+    drop(writer);
+    let reads = Arc::new(Semaphore::new(1));
+    let other = reads.acquire().await.unwrap();
+    let (mut writer, mut spool) = reopen_bounded(path, SMALL, &reads);
+    let mut follower = spool.clone();
+    {
+        // As many are read at once as may be: nobody sees an empty log meanwhile.
+        let (mut found, mut copied) = (pin!(spool.found()), pin!(writer.copied()));
+        let mut length = pin!(follower.wait_now_or_beyond(false, 0));
+        assert!(futures_util::poll!(&mut found).is_pending());
+        assert!(futures_util::poll!(&mut copied).is_pending());
+        assert!(futures_util::poll!(&mut length).is_pending());
+        drop(other);
+        assert_eq!(copied.await, Copied { stdout_bytes: 6, stderr_bytes: 0 });
+        assert_eq!((found.await, length.await), (Some(19), LogLength::Open(19)));
+    }
+    write(&mut writer, &["after"]).await;
+    assert_eq!(text(&spool).await, "Stdout before\nStdout after\n");
+    writer.finish().await;
+    assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(37));
+}
+
+#[tokio::test]
+async fn a_writer_that_goes_before_the_end_leaves_the_log_open_to_the_next_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    let (mut writer, mut spool) = open_bounded(path.clone(), SMALL);
+    for text in ["one", "two", "three", "four"] {
+        write(&mut writer, &[text]).await;
+        drop(writer);
+        assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(spool.length()));
+        // One that goes while its log is still read as well.
+        let reads = Arc::new(Semaphore::new(1));
+        (writer, spool) = reopen_bounded(path.clone(), SMALL, &reads);
+        drop(writer);
+        assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(spool.length()));
+        (writer, spool, _) = reopened(path.clone(), SMALL).await;
+    }
+    writer.finish().await;
+    let all = text(&spool).await;
+    let lines = all.lines().filter(|line| line.starts_with("Stdout")).collect::<Vec<_>>();
+    assert_eq!(lines, ["Stdout one", "Stdout two", "Stdout three", "Stdout four"]);
 }
 
 #[tokio::test]
@@ -185,7 +255,7 @@ async fn a_new_log_has_nothing_of_an_older_one_of_its_name() {
     let (mut writer, _) = open_bounded(path.clone(), SMALL);
     write(&mut writer, &["new"]).await;
     std::mem::forget(writer);
-    let (_writer, spool, _) = reopen_bounded(path, SMALL).unwrap();
+    let (_writer, spool, _) = reopened(path, SMALL).await;
     assert_eq!(text(&spool).await, "Stdout new\n");
 }
 
@@ -256,7 +326,7 @@ async fn check_steps(steps: Vec<Step>) {
                 }
                 let length = spool.length();
                 let copied;
-                (writer, spool, copied) = reopen_bounded(path.clone(), SMALL).unwrap();
+                (writer, spool, copied) = reopened(path.clone(), SMALL).await;
                 assert_eq!((copied, spool.length()), (expected, length));
             }
         }

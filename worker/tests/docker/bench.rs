@@ -20,7 +20,7 @@ use cloudai_worker::executor::{
 };
 use cloudai_worker::logs;
 use tempfile::TempDir;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 /// Longest that any single thing in these tests may take.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
@@ -117,12 +117,13 @@ impl Run {
         dir: TempDir,
     ) -> Self {
         let output_dir = dir.path().join("output");
-        let (log, _spool, copied) = logs::reopen(dir.path().join("log"), 256 << 20).unwrap();
+        let reads = Arc::new(Semaphore::new(1));
+        let (log, _spool) = logs::reopen(dir.path().join("log"), 256 << 20, &reads);
         let (sender, progress) = mpsc::channel(64);
         let (stop, stop_receiver) = watch::channel(None);
         let record = AttemptRecord::unkept();
         let channels =
-            RunChannels { progress: sender, log, copied, stop: stop_receiver, output_dir, record };
+            RunChannels { progress: sender, log, stop: stop_receiver, output_dir, record };
         let (attempt, executor) = (assignment.attempt, executor.clone());
         let handle = tokio::spawn(async move { executor.run(assignment, channels, begin).await });
         Self { attempt, stop, progress, handle, notes: Vec::new(), dir }

@@ -73,9 +73,9 @@ pub(super) async fn live(
     begin: Begin,
     abandoned: CancellationToken,
 ) -> Ended {
-    let RunChannels { progress, log, copied, stop, output_dir, record } = channels;
+    let RunChannels { progress, log, stop, output_dir, record } = channels;
     let mut life = Life {
-        log: LogCopy::new(log, copied, shared.features.log_driver),
+        log: LogCopy::new(log, shared.features.log_driver),
         stop: Stop::new(stop, abandoned),
         shared,
         assignment,

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::container::{ENGINE_LOG_FILE_BYTES, ENGINE_LOG_FILES};
 use super::engine::{CREATE_DEADLINE, CallError, READ_DEADLINE, call};
 use crate::clock;
-use crate::logs::{Copied, LogWriter};
+use crate::logs::LogWriter;
 
 /// How long the connection may stay silent after the container's end before it counts as broken.
 const DRAIN_IDLE: Duration = Duration::from_secs(10);
@@ -69,13 +69,13 @@ pub(super) struct LogCopy {
 }
 
 impl LogCopy {
-    pub(super) fn new(log: LogWriter, copied: Copied, driver: &str) -> Self {
+    pub(super) fn new(log: LogWriter, driver: &str) -> Self {
         Self {
             log,
             stored_bytes: if driver == PLAIN_DRIVER { 1 } else { ESCAPED_BYTES },
             gathered: Vec::new(),
             gathered_of: LogStream::Stdout,
-            taken: [copied.stdout_bytes, copied.stderr_bytes],
+            taken: [0; 2],
             skip: [0; 2],
             ended_at: None,
             broken: None,
@@ -84,8 +84,15 @@ impl LogCopy {
 
     /// Copies until the connection ends; after `ended` it may not stay silent for long.
     pub(super) async fn copy(&mut self, mut frames: Frames, ended: &CancellationToken) {
+        self.open().await;
         self.copy_frames(&mut frames, ended).await;
         self.flush().await;
+    }
+
+    /// Waits until it is known how much the log was given by an earlier process.
+    async fn open(&mut self) {
+        let copied = self.log.copied().await;
+        self.taken = [copied.stdout_bytes, copied.stderr_bytes];
     }
 
     async fn copy_frames(&mut self, frames: &mut Frames, ended: &CancellationToken) {
@@ -130,6 +137,7 @@ impl LogCopy {
     /// Copies what a container that runs already says, from where the log ends: the engine's record
     /// is followed from its beginning, and what the log has is passed over.
     pub(super) async fn follow(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
+        self.open().await;
         loop {
             match measure(docker, id, self.stored_bytes).await {
                 Ok(record) if record.is_whole => self.skip = self.taken,
