@@ -41,7 +41,7 @@ pub(crate) fn bring_back(
     told.end(&mut screen);
     let restored = made.map_err(|error| failure(&error))?;
     if json {
-        let Restored { manifest, numbers } = restored;
+        let Restored { manifest, lost_ms: _, numbers } = restored;
         let answer = Answer {
             data_dir: &data_dir,
             lost_after_ms: manifest.made_at_ms,
@@ -70,7 +70,7 @@ struct Answer<'a> {
 }
 
 fn tell_restored(screen: &mut Screen, data_dir: &Path, restored: &Restored) -> Result<(), Failure> {
-    let Restored { manifest, numbers } = restored;
+    let Restored { manifest, lost_ms, numbers } = restored;
     let dir = data_dir.display();
     let made_at = show_time(manifest.made_at_ms);
     screen.line(format!("Restored into {dir}: {}", contents(manifest)))?;
@@ -78,7 +78,10 @@ fn tell_restored(screen: &mut Screen, data_dir: &Path, restored: &Restored) -> R
     let next = numbers.last_job + 1;
     let epoch = numbers.epoch();
     screen.line(format!(
-        "Fenced: epoch {epoch}; jobs go on at job-{next}, so that no id is given twice."
+        "Fenced: epoch {epoch}; jobs go on at job-{next}, so that no id is given twice. The backup \
+         is {} old by this machine's clock; if that is wrong, set the clock right and restore \
+         again, into another directory, before a master starts.",
+        show_age(*lost_ms)
     ))?;
     screen.line(format!("Next: cloudai master --data-dir {dir}"))?;
     screen.line(
@@ -86,6 +89,18 @@ fn tell_restored(screen: &mut Screen, data_dir: &Path, restored: &Restored) -> R
          stopped and removed. Tasks that ended after the backup run again: submit anew only what \
          was submitted after it.",
     )
+}
+
+/// How long, in the two largest units that say something.
+fn show_age(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{days} d {hours} h"),
+    }
 }
 
 fn contents(manifest: &Manifest) -> String {

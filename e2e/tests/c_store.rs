@@ -85,7 +85,7 @@ fn a_restored_master_goes_on_and_what_it_does_not_know_is_fenced() {
     });
     tell(&again_in);
     let detail = cluster.wait_success(&ends);
-    assert!(detail["attempt"].as_u64() > Some(64), "{detail:#}");
+    assert!(detail["attempt"].as_u64() > Some(16), "{detail:#}");
     assert_eq!(cluster.ok(&["logs", &ends]), "begun\ndone");
     // What is not known at all is stopped and removed.
     until("the container of a task that nobody knows is gone", || {
@@ -95,7 +95,7 @@ fn a_restored_master_goes_on_and_what_it_does_not_know_is_fenced() {
     // What had ended is as it was, and no id is given twice.
     assert_eq!(cluster.ok(&["logs", &ended]), "kept");
     let next = cluster.submit(&[BUSYBOX, "true"]);
-    assert!(number_of(&next) > 1_000_000, "{next}");
+    assert!(number_of(&next) > 40_000, "{next}");
     cluster.wait_success(&next);
     for task in [&runs, &ends] {
         let told = format!("Task completion: {task} from");

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, HelloNumber, JobId, JobShape, RequestId, Resources, Session,
-    ShapeError, SpecError, TaskId, TaskSpec, WorkerId, WorkerKind,
+    AttemptId, AttemptReport, HelloNumber, JOBS_PER_SECOND_MAX, JobId, JobShape, RequestId,
+    Resources, Session, ShapeError, SpecError, TaskId, TaskSpec, WorkerId, WorkerKind,
 };
 use thiserror::Error;
 
@@ -192,6 +192,12 @@ pub enum Rejection {
     /// As many jobs wait as the master may hold.
     #[error("{0} jobs are waiting, which is as many as this master holds")]
     QueueFull(usize),
+    /// More jobs are submitted than the master makes in a second.
+    #[error(
+        "more than {JOBS_PER_SECOND_MAX} jobs a second are submitted, which is as many as a master \
+         takes; an array is one job"
+    )]
+    TooFast,
     /// As many workers are known as the master may hold.
     #[error("{0} workers are registered, which is as many as this master holds")]
     TooManyWorkers(usize),

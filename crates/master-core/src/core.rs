@@ -12,12 +12,16 @@ use crate::batch::{Batch, Effect, Order};
 use crate::command::{Answer, Command, Input, Placement};
 use crate::facts::{Facts, RestoreError, WorkerFacts};
 use crate::liveness::{Alarm, Alarms, Liveness};
+use crate::pace::Pace;
 use crate::steps;
 
 /// The bounds of the core. Each has a test at the bound.
 pub mod bounds {
     /// Most live jobs.
     pub const LIVE_JOBS_MAX: usize = 1_000_000;
+    /// Jobs that a master makes at once after its start, before its time is worth more: what the
+    /// hundredth of a second is worth that a start takes at least.
+    pub const JOBS_AT_START: u64 = cloudai_model::JOBS_PER_SECOND_MAX / 100;
     /// Most workers ever registered.
     pub const WORKERS_MAX: usize = 10_000;
     /// Most attempts that one worker holds.
@@ -101,10 +105,12 @@ pub struct Core {
     pub(crate) stale_reports: u64,
     /// The last hello that was taken from each worker, in this run.
     pub(crate) hellos: BTreeMap<WorkerId, HelloNumber>,
+    pub(crate) pace: Pace,
 }
 
 impl Core {
-    /// Takes up where the store says that the last run ended. Every worker gets one fresh lease.
+    /// Takes up where the store says that the last run ended. Every worker gets one fresh lease,
+    /// and what waits for another try waits a moment more.
     pub fn restore(snapshot: Snapshot, settings: Settings, now: Now) -> Result<Self, RestoreError> {
         let facts = Facts::restore(snapshot)?;
         let mut core = Self {
@@ -116,6 +122,7 @@ impl Core {
             plan_wanted: true,
             stale_reports: 0,
             hellos: BTreeMap::new(),
+            pace: Pace::new(now.mono),
         };
         let workers: Vec<WorkerId> = core.facts.workers.keys().cloned().collect();
         for worker in workers {
@@ -124,7 +131,21 @@ impl Core {
             let at = now.mono.plus_ms(bounds::INACTIVE_AFTER_MS);
             core.alarms.set(at, Alarm::Worker(worker));
         }
+        core.delay_tried(now.mono.plus_ms(bounds::BACKOFF_MS_MIN));
         Ok(core)
+    }
+
+    /// What was tried before waits a moment, however often the master is started: a restore counts
+    /// on it (`crates/model/src/numbers.rs`).
+    fn delay_tried(&mut self, until: Monotonic) {
+        let Facts { jobs, queue, .. } = &mut self.facts;
+        for (id, job) in &*jobs {
+            let tried = job.live.iter().filter(|(_, live)| live.find_hold().is_none());
+            for (position, _) in tried {
+                queue.delay(job, *position);
+                self.alarms.set(until, Alarm::Backoff(job.shape.task_id(*id, *position)));
+            }
+        }
     }
 
     /// Takes up where the store says that it stands, after it did not keep a turn. What was heard

@@ -16,6 +16,7 @@ mod core;
 mod explain;
 mod facts;
 mod liveness;
+mod pace;
 mod queue;
 mod steps;
 mod view;

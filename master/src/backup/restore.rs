@@ -4,6 +4,7 @@
 //! master cannot have given, so that its sessions, attempts and jobs are told from those to come.
 
 use std::path::Path;
+use std::time::Duration;
 use std::{fs, io};
 
 use cloudai_database::{DirLock, SqliteStore, Store as _};
@@ -26,6 +27,8 @@ const HARMLESS: [&str; 5] = ["cloudai.lock", "workers", "history", "lost+found",
 pub struct Restored {
     /// The backup that it was restored from.
     pub manifest: Manifest,
+    /// How long ago it was made by the clock of this machine, in milliseconds.
+    pub lost_ms: u64,
     /// Where the numbers go on.
     pub numbers: Numbers,
 }
@@ -48,6 +51,7 @@ pub fn restore(
     let finished = staged.and_then(|numbers| {
         progress(Progress::Sync);
         tree::sync_all(&stage)?;
+        wait_until(manifest.made_at_ms + Numbers::seconds_lost(lost_ms) * 1_000);
         put_in_place(&stage, data_dir)?;
         Ok(numbers)
     });
@@ -56,7 +60,7 @@ pub fn restore(
         let _ = fs::remove_dir_all(&stage);
     }
     drop(lock);
-    Ok(Restored { manifest, numbers: finished? })
+    Ok(Restored { manifest, lost_ms, numbers: finished? })
 }
 
 /// Whether the store is the one that the backup was made with.
@@ -139,6 +143,13 @@ fn fence(stage: &Path, lost_ms: u64) -> Result<Option<Numbers>, BackupError> {
     Core::restore(snapshot, Settings::default(), clock::now())?;
     store.skip_numbers(numbers)?;
     Ok(Some(numbers))
+}
+
+/// Waits out the second for which numbers were left out, so that a restore after this one leaves
+/// out more. A clock that is set back meanwhile does not make it longer.
+fn wait_until(wall_ms: u64) {
+    let left_ms = wall_ms.saturating_sub(clock::wall().unix_ms()).min(1_000);
+    std::thread::sleep(Duration::from_millis(left_ms));
 }
 
 /// Moves what was staged to its place; the store comes last, because it makes a data directory one.

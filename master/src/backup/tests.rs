@@ -90,8 +90,19 @@ fn what_is_backed_up_is_what_is_restored_and_the_numbers_go_on_higher() {
     let snapshot = store.load().unwrap();
     assert_eq!(snapshot.numbers, restored.numbers);
     assert_eq!(snapshot.jobs.len(), 3);
-    assert!(restored.numbers.last_job > 1_000_000, "{:?}", restored.numbers);
+    assert!(restored.numbers.last_job > manifest.store.last_job, "{:?}", restored.numbers);
     assert!(Session(restored.numbers.last_session).epoch() > manifest.store.epoch);
+}
+
+#[test]
+fn each_restore_of_a_backup_goes_on_behind_the_one_before() {
+    let place = Place::new(1);
+    place.take(true).unwrap();
+    let first = place.bring_back("first").unwrap().numbers;
+    let second = place.bring_back("second").unwrap().numbers;
+    assert!(second.last_job > first.last_job, "{first:?} {second:?}");
+    assert!(second.epoch() > first.epoch(), "{first:?} {second:?}");
+    assert!(second.attempt_floor > first.attempt_floor, "{first:?} {second:?}");
 }
 
 #[test]

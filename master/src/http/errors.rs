@@ -141,7 +141,7 @@ impl From<Rejection> for Failure {
             Rejection::Spec(error) => error.into(),
             Rejection::Shape(error) => error.into(),
             Rejection::UnknownWorker(worker) => Self::no_worker(worker.as_str()),
-            Rejection::QueueFull(_) => Self::busy(rejection.to_string()),
+            Rejection::QueueFull(_) | Rejection::TooFast => Self::busy(rejection.to_string()),
             other => Self::new(ErrorCode::Conflict, other.to_string()),
         }
     }

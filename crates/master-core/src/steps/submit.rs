@@ -13,6 +13,9 @@ pub(crate) fn submit(core: &mut Core, now: Now, asked: Submission, batch: &mut B
     if let Err(rejection) = check(core, &asked) {
         return Answer::Rejected(rejection);
     }
+    if !core.pace.take(now.mono) {
+        return Answer::Rejected(Rejection::TooFast);
+    }
     let job = JobId(core.facts.numbers.last_job + 1);
     let Submission { spec, shape, request, known: _ } = asked;
     core.record(batch, Event::JobSubmitted { job, spec, shape, request, at: now.wall });

@@ -62,15 +62,15 @@ fn what_the_backup_does_not_know_is_stopped_and_no_number_is_given_twice() {
         [
             "worker-1: stop task-2-a1 Stale",
             "worker-1: stop task-3-a1 Stale",
-            "worker-1: assign task-1-a66",
+            "worker-1: assign task-1-a18",
         ]
     );
-    after.report("worker-1", NEW, ended("task-1-a66", Cause::Exit(0)));
-    assert_eq!(after.state("task-2"), "assigned a66 worker-1");
+    after.report("worker-1", NEW, ended("task-1-a18", Cause::Exit(0)));
+    assert_eq!(after.state("task-2"), "assigned a18 worker-1");
     after.report("worker-1", NEW, ended("task-2-a1", Cause::Exit(0)));
-    assert_eq!(after.state("task-2"), "assigned a66 worker-1");
+    assert_eq!(after.state("task-2"), "assigned a18 worker-1");
     after.submit_one(1);
-    assert_eq!(after.core.facts().numbers.last_job, 1_020_001);
+    assert_eq!(after.core.facts().numbers.last_job, 40_003);
 }
 
 #[test]
@@ -97,15 +97,15 @@ fn a_retry_after_a_restore_leaves_out_what_may_have_been_given() {
     before.hello("worker-1", 1);
     assert_eq!(before.state("task-1"), "assigned a2 worker-1");
     let backup = before.core.facts().snapshot();
-    assert_eq!(at_once(&backup).attempt_floor, AttemptNo(2).0 + 64);
+    assert_eq!(at_once(&backup).attempt_floor, AttemptNo(2).0 + 16);
     let mut after = restored(backup);
     after.hello("worker-1", 1);
     after.pass(bounds::BACKOFF_MS_MIN);
-    assert_eq!(after.state("task-1"), "assigned a67 worker-1");
+    assert_eq!(after.state("task-1"), "assigned a19 worker-1");
     after.restart();
     after.hello("worker-1", 1);
     after.pass(2 * bounds::BACKOFF_MS_MIN);
-    assert_eq!(after.state("task-1"), "assigned a68 worker-1");
+    assert_eq!(after.state("task-1"), "assigned a20 worker-1");
 }
 
 #[test]
@@ -120,12 +120,12 @@ fn a_stop_after_a_restore_waits_no_longer_than_before_it() {
         world.turn(Command::Goodbye { worker: worker("worker-1"), session });
         world.hello("worker-1", 1);
     };
-    for attempt in [66, 67] {
+    for attempt in [18, 19] {
         stop(&mut after);
         assert_eq!(after.state("task-1"), format!("assigned a{attempt} worker-1"));
     }
     stop(&mut after);
-    assert_eq!(after.state("task-1"), "queued a68");
+    assert_eq!(after.state("task-1"), "queued a20");
     after.pass(bounds::BACKOFF_MS_MIN);
-    assert_eq!(after.state("task-1"), "assigned a68 worker-1");
+    assert_eq!(after.state("task-1"), "assigned a20 worker-1");
 }

@@ -1,6 +1,6 @@
 //! Which ends are tried again, how often, and that a loss does not use up the user's retries.
 
-use cloudai_model::{Cause, Event, JobShape, Session, Spent};
+use cloudai_model::{ATTEMPTS_PER_SECOND_MAX, Cause, Event, JobShape, Session, Spent};
 
 use super::world::{World, ended, spec, started, worker};
 use crate::{Command, bounds};
@@ -223,13 +223,82 @@ fn a_stop_that_nobody_asked_for_counts_as_a_crash_once_it_ran() {
 }
 
 #[test]
-fn a_restart_forgets_a_backoff_and_remembers_the_loss() {
+fn a_restart_forgets_how_long_a_task_waits_and_remembers_the_loss() {
     let mut world = World::new();
     world.hello("worker-1", 1);
     world.submit_one(1);
-    fail(&mut world, 1, Cause::Infra);
-    world.restart();
-    let (_, sent) = world.say_hello("worker-1", 1, Some(1), Some(Vec::new()));
-    assert_eq!(sent, "worker-1: assign task-1-a2");
-    assert_eq!(spent(&world), Spent { infra: 1, ..Spent::default() });
+    for attempt in 1..=3 {
+        fail(&mut world, attempt, Cause::Infra);
+        world.restart();
+        let (_, sent) = world.say_hello("worker-1", 1, Some(1), Some(Vec::new()));
+        assert_eq!(sent, "");
+        assert_eq!(world.pass(bounds::BACKOFF_MS_MIN - 1), "");
+        assert_eq!(world.pass(1), format!("worker-1: assign task-1-a{}", attempt + 1));
+        assert_eq!(spent(&world), Spent { infra: attempt, ..Spent::default() });
+    }
+}
+
+/// Loses the current attempt of `task-1` in one of the ways that there are.
+fn lose(world: &mut World, how: usize) {
+    let state = world.state("task-1");
+    let attempt = state.split(['a', ' ']).find_map(|part| part.parse().ok()).unwrap();
+    let session = Session(world.session("worker-1"));
+    match how {
+        0 => fail_under(world, attempt, Cause::Infra),
+        1 => fail_under(world, attempt, Cause::Exit(1)),
+        2 => crash(world, attempt, false),
+        3 => crash(world, attempt, true),
+        _ => {
+            world.turn(Command::Goodbye { worker: worker("worker-1"), session });
+            world.hello("worker-1", 1);
+        }
+    }
+}
+
+fn fail_under(world: &mut World, attempt: u32, cause: Cause) {
+    let session = world.session("worker-1");
+    world.report("worker-1", session, ended(&format!("task-1-a{attempt}"), cause));
+}
+
+/// When each attempt of a task was placed that is lost again and again as fast as it can be.
+fn placed_at(ways: [usize; 3], is_restarted: bool) -> Vec<u64> {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    let mut wants = spec(1);
+    (wants.retry.retries_max, wants.retry.crashes_max) = (100, 100);
+    world.submit(wants, JobShape::Single);
+    let mut placed = Vec::new();
+    for how in ways.into_iter().cycle().take(4 * ways.len()) {
+        while !world.state("task-1").starts_with("assigned") {
+            wait_ms(&mut world);
+        }
+        placed.push(world.now_ms);
+        lose(&mut world, how);
+        if is_restarted {
+            world.restart();
+            let session = world.session("worker-1");
+            world.say_hello("worker-1", 1, Some(session), Some(Vec::new()));
+        }
+    }
+    placed
+}
+
+#[test]
+fn no_task_has_more_attempts_in_a_second_than_a_restore_counts() {
+    let per_second = u64::from(ATTEMPTS_PER_SECOND_MAX);
+    for ways in 0..125 {
+        let ways = [ways / 25, ways / 5 % 5, ways % 5];
+        for is_restarted in [false, true] {
+            let placed = placed_at(ways, is_restarted);
+            for (first, from_ms) in placed.iter().enumerate() {
+                for (last, to_ms) in placed.iter().enumerate().skip(first) {
+                    let (count, ran_ms) = (last - first + 1, to_ms - from_ms);
+                    assert!(
+                        count as u64 * 1_000 <= per_second * (ran_ms + 1_000),
+                        "{count} in {ran_ms} ms, lost by {ways:?}, restarted: {is_restarted}"
+                    );
+                }
+            }
+        }
+    }
 }

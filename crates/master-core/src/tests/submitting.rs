@@ -1,9 +1,9 @@
 //! What a submit makes true, and that the same request id makes it once.
 
-use cloudai_model::{JobId, JobShape};
+use cloudai_model::{JOBS_PER_SECOND_MAX, JobId, JobShape};
 
 use super::world::{World, array, spec, worker};
-use crate::{Answer, Rejection, Settings};
+use crate::{Answer, Rejection, Settings, bounds};
 
 fn submitted(job: u64, shape: JobShape, existing: bool) -> Answer {
     Answer::Submitted { job: JobId(job), shape, existing }
@@ -70,4 +70,28 @@ fn live_jobs_and_workers_are_bounded() {
     assert_eq!(answer, Answer::Rejected(Rejection::TooManyWorkers(1)));
     // A worker that is known comes back all the same.
     world.hello("worker-1", 1);
+}
+
+#[test]
+fn jobs_are_made_no_faster_than_a_restore_counts() {
+    let mut world = World::new();
+    let mut made = || {
+        let mut count = 0;
+        loop {
+            let request = format!("{}-{count}", world.now_ms);
+            match world.submit_as(spec(1), JobShape::Single, Some(&request)).0 {
+                Answer::Submitted { .. } => count += 1,
+                Answer::Rejected(Rejection::TooFast) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        // What was made is found again all the same.
+        let again = world.submit_as(spec(1), JobShape::Single, Some("0-0")).0;
+        assert!(matches!(again, Answer::Submitted { existing: true, .. }), "{again:?}");
+        world.now_ms += 1;
+        count
+    };
+    assert_eq!(made(), bounds::JOBS_AT_START);
+    assert_eq!(made(), JOBS_PER_SECOND_MAX / 1_000);
+    assert_eq!(made(), JOBS_PER_SECOND_MAX / 1_000);
 }
