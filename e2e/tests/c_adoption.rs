@@ -1,12 +1,15 @@
-//! C4 and C6 of the acceptance scenarios: a worker is killed at every step of an attempt and
-//! started again. Whatever it held goes on or is told, exactly once; nothing is left over.
+//! C4 and C6 of the acceptance scenarios: a worker is killed and started again, and meanwhile
+//! something happens to what it held. Whatever that was goes on or is told, exactly once; nothing
+//! is left over. The steps of an attempt at which it can be killed are enumerated in
+//! `c_crash_points.rs`.
 
 #![allow(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use cloudai_e2e::{BUSYBOX, Cluster, Gate, Hold, Process, Worker, engine, until};
+use cloudai_e2e::{BUSYBOX, Cluster, Process, Worker, engine, until};
 use serde_json::{Value, json};
 
 /// Writes lines on both streams, a file, and fails with a code of its own. `go` ends the waiting.
@@ -24,11 +27,6 @@ struct World {
 
 impl World {
     fn start() -> Self {
-        Self::start_behind(None)
-    }
-
-    /// A worker that reaches the engine through a door.
-    fn start_behind(gate: Option<&Gate>) -> Self {
         let cluster = Cluster::start();
         let label = cluster.worker_label("worker-1");
         let events = Process::start(
@@ -45,12 +43,7 @@ impl World {
                 "{{.Action}} {{.Actor.ID}}",
             ]),
         );
-        let mut command = cluster.worker_command("worker-1", &[]);
-        if let Some(gate) = gate {
-            command.env("DOCKER_HOST", gate.host());
-        }
-        let worker = Worker { process: Process::start("worker-1", &mut command), label };
-        worker.process.wait_for("Ready to receive tasks");
+        let worker = cluster.worker("worker-1", &[]);
         Self { cluster, worker, events }
     }
 
@@ -113,66 +106,29 @@ fn let_go(container: &str) {
     assert_eq!(ran.code, 0, "{}", ran.err());
 }
 
-/// Kills the worker while a call to the engine is held, and starts it again without the door.
-fn killed_at(hold: Hold) {
-    let gate = Gate::new(hold);
-    let mut world = World::start_behind(Some(&gate));
-    let task = world.submit(TASK);
-    gate.wait_held();
+/// A name of an image; it is gone when this is dropped.
+struct Tag(String);
+
+impl Drop for Tag {
+    fn drop(&mut self) {
+        drop(engine::docker(&["rmi", &self.0]));
+    }
+}
+
+/// More than the points at which a pulling worker dies in `c_crash_points.rs`: the pull is given up
+/// with its worker, and the attempt goes on with an image that came by another way.
+#[test]
+fn killed_while_the_image_is_pulled_and_the_image_is_there_when_it_comes_back() {
+    let mut world = World::start();
+    let registry = TcpListener::bind("127.0.0.1:0").unwrap();
+    registry.set_nonblocking(true).unwrap();
+    let image = Tag(format!("{}/late", registry.local_addr().unwrap()));
+    let task = world.cluster.submit(&[&image.0, "sh", "-c", TASK]);
+    let _unanswered = until("the engine asks the registry", || registry.accept().ok());
     world.worker.process.kill();
-    drop(gate);
+    assert_eq!(engine::docker(&["tag", BUSYBOX, &image.0]).code, 0);
     world.restart_worker();
     world.check_whole(&task);
-    assert_eq!(world.count("create "), 1, "{}", world.events.said());
-}
-
-#[test]
-fn killed_before_the_engine_is_asked_for_the_container() {
-    killed_at(Hold::Before("POST /containers/create"));
-}
-
-#[test]
-fn killed_before_it_knows_that_the_container_exists() {
-    killed_at(Hold::After("POST /containers/create"));
-}
-
-#[test]
-fn killed_before_the_container_is_started() {
-    killed_at(Hold::Before("/start HTTP"));
-}
-
-#[test]
-fn killed_before_it_knows_that_the_container_started() {
-    killed_at(Hold::After("/start HTTP"));
-}
-
-#[test]
-fn killed_before_it_looks_at_the_end() {
-    killed_at(Hold::After("/wait?"));
-}
-
-#[test]
-fn killed_before_the_container_is_removed() {
-    killed_at(Hold::Before("DELETE /containers/"));
-}
-
-#[test]
-fn killed_before_it_knows_that_the_container_is_removed() {
-    killed_at(Hold::After("DELETE /containers/"));
-}
-
-#[test]
-fn killed_while_the_image_is_pulled() {
-    let gate = Gate::new(Hold::Before("POST /images/create"));
-    let mut world = World::start_behind(Some(&gate));
-    let image = format!("cloudai-test/late-{}", std::process::id());
-    let task = world.cluster.submit(&[&image, "sh", "-c", TASK]);
-    gate.wait_held();
-    world.worker.process.kill();
-    assert_eq!(engine::docker(&["tag", BUSYBOX, &image]).code, 0);
-    world.restart_worker();
-    world.check_whole(&task);
-    assert_eq!(engine::docker(&["rmi", &image]).code, 0);
 }
 
 #[test]

@@ -216,23 +216,15 @@ fn end_case(rig: &Rig, task: &str, (call, fault): (Call, Fault)) {
     assert_eq!(rig.cluster.log_of(task, causes.len() as u64, "stdout"), "x\n", "{what}");
 }
 
-/// Every call fails once in every way, each in the life of its own task.
+/// Every call fails once in every way of which its caller learns at once, each in the life of its
+/// own task.
 #[test]
 fn c9_each_call_that_fails_once_costs_at_most_an_attempt() {
     let calls = [Call::Create, Call::Attach, Call::Start, Call::Wait, Call::Inspect, Call::Archive];
     let calls = [&calls[..], &[Call::Remove, Call::Kill]].concat();
-    let faults = [
-        Fault::Refuse(500),
-        Fault::Refuse(409),
-        Fault::Refuse(404),
-        Fault::Close,
-        Fault::Lose,
-        Fault::Cut,
-        Fault::Garbage,
-    ];
     let rig = Rig::start();
     rig.engine.set_pull(FAKE_IMAGE, Pull::Works);
-    let cases = calls.iter().flat_map(|call| faults.map(|fault| (*call, fault)));
+    let cases = calls.iter().flat_map(|call| Fault::AT_ONCE.map(|fault| (*call, fault)));
     // A few at a time: a worker on which too many fail in a row is put aside.
     let cases: Vec<_> = (1..).zip(cases).collect();
     for few in cases.chunks(4) {

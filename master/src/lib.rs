@@ -12,6 +12,8 @@ pub mod backup;
 mod clock;
 mod config;
 mod dispatch;
+#[cfg(test)]
+mod faulty_store;
 mod files;
 mod grpc;
 mod heart;

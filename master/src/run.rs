@@ -243,68 +243,30 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use cloudai_database::{MemoryStore, Reader};
+    use cloudai_database::MemoryStore;
     use cloudai_master_core::{Command, Submission};
-    use cloudai_model::{Event, JobId, JobShape, Journal, RequestId, Snapshot, TaskSpec};
+    use cloudai_model::{JobShape, TaskSpec};
     use cloudai_scheduler::PolicyKind;
 
     use super::*;
+    use crate::faulty_store::{Asked, FaultyStore, Goes, silent};
     use crate::heart::HeartError;
 
     /// Far above what anything here takes; reaching it is a failure.
     const DEADLINE: Duration = Duration::from_mins(1);
 
-    /// A store behind which something breaks for good with the first commit.
-    #[derive(Default)]
-    struct BreakingStore {
-        store: MemoryStore,
-        panics: bool,
-        is_broken: bool,
-    }
-
-    impl BreakingStore {
-        fn error() -> StoreError {
-            let source = std::io::Error::other("the disk does not answer");
-            StoreError::Io { doing: "use", path: "cloudai.db".into(), source }
-        }
-    }
-
-    impl Journal for BreakingStore {
-        type Error = StoreError;
-
-        fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
-            if events.is_empty() {
-                return Ok(());
-            }
-            assert!(!self.panics, "a fact that cannot be");
-            self.is_broken = true;
-            Err(Self::error())
-        }
-    }
-
-    impl Store for BreakingStore {
-        fn load(&mut self) -> Result<Snapshot, StoreError> {
-            if self.is_broken { Err(Self::error()) } else { self.store.load() }
-        }
-
-        fn find_request(
-            &mut self,
-            id: &RequestId,
-        ) -> Result<Option<(JobId, JobShape)>, StoreError> {
-            self.store.find_request(id)
-        }
-
-        fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-            self.store.reader()
-        }
-
-        fn describe(&self) -> String {
-            self.store.describe()
+    /// A disk that answers until the first commit, and never again.
+    fn breaking() -> impl FnMut(Asked) -> Goes + Send {
+        let mut is_broken = false;
+        move |asked| {
+            is_broken |= asked == Asked::Commit;
+            if is_broken { Goes::Refused(silent()) } else { Goes::Well }
         }
     }
 
     /// How a master ends whose store breaks at the first submit.
-    async fn end_of(store: BreakingStore) -> MasterError {
+    async fn end_of(disk: impl FnMut(Asked) -> Goes + Send + 'static) -> MasterError {
+        let store = FaultyStore { store: MemoryStore::default(), disk };
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let data = tempfile::tempdir().unwrap();
         let config = MasterConfig {
@@ -333,7 +295,11 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_master_whose_main_thread_fails_ends_and_says_what_to_do() {
-        let error = end_of(BreakingStore { panics: true, ..BreakingStore::default() }).await;
+        let error = end_of(|asked| match asked {
+            Asked::Load => Goes::Well,
+            Asked::Commit => panic!("a fact that cannot be"),
+        })
+        .await;
         assert!(matches!(error, MasterError::Heart), "{error}");
         for words in ["Nothing that was accepted is lost", "start the master again", "log above"] {
             assert!(error.to_string().contains(words), "{error}");
@@ -342,7 +308,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_master_whose_store_cannot_be_read_any_more_ends_and_says_what_to_do() {
-        let error = end_of(BreakingStore::default()).await;
+        let error = end_of(breaking()).await;
         assert!(matches!(error, MasterError::StoreGone(StartError::Store(_))), "{error}");
         for words in ["Nothing that was accepted is lost", "start the master again", "the disk"] {
             assert!(error.to_string().contains(words), "{error}");

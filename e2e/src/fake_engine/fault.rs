@@ -61,6 +61,19 @@ pub enum Fault {
     Garbage,
 }
 
+impl Fault {
+    /// Those of which the caller learns at once.
+    pub const AT_ONCE: [Self; 7] = [
+        Self::Refuse(500),
+        Self::Refuse(409),
+        Self::Refuse(404),
+        Self::Close,
+        Self::Lose,
+        Self::Cut,
+        Self::Garbage,
+    ];
+}
+
 /// A fault that a test put in the way of a call.
 #[derive(Debug, Clone)]
 struct Rule {
@@ -126,18 +139,8 @@ impl Chance {
             return None;
         }
         let late = Duration::from_millis(draw / 1000 % 400);
-        let faults = [
-            Fault::Late(late),
-            Fault::Hang,
-            Fault::HangAfter,
-            Fault::Refuse(500),
-            Fault::Refuse(409),
-            Fault::Refuse(404),
-            Fault::Close,
-            Fault::Lose,
-            Fault::Cut,
-            Fault::Garbage,
-        ];
+        let slow = [Fault::Late(late), Fault::Hang, Fault::HangAfter];
+        let faults = [&slow[..], &Fault::AT_ONCE].concat();
         Some(faults[(draw / 1_000_000) as usize % faults.len()])
     }
 }

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cloudai_database::{Reader, SqliteStore};
+use cloudai_database::SqliteStore;
 use cloudai_master_core::{FullReport, Submission, WorkerHello};
 use cloudai_model::{
-    AttemptReport, Cause, Event, JobShape, Journal, Outcome, ReportWhat, RequestId, Resources,
-    TaskSpec, TaskStatus, Timestamp, WorkerKind,
+    AttemptReport, Cause, JobShape, Outcome, ReportWhat, RequestId, Resources, TaskSpec,
+    TaskStatus, Timestamp, WorkerKind,
 };
 use cloudai_scheduler::PolicyKind;
 use tokio::net::TcpListener;
 
 use super::*;
 use crate::dispatch::LINK_LEN_MAX;
+use crate::faulty_store::{Asked, FaultyStore, Goes, full, silent};
 use crate::grpc::attach_known;
 
 /// Far above what anything here takes; reaching it is a failure.
@@ -128,59 +129,21 @@ enum Fails {
     After,
 }
 
-/// The real store on a disk that fails one commit, and the load behind it.
-struct FailingDisk {
-    store: SqliteStore,
-    commits: u32,
-    at: u32,
-    fails: Fails,
-    load_fails: bool,
-}
-
-impl FailingDisk {
-    fn error() -> StoreError {
-        let source = std::io::Error::other("the disk does not answer");
-        StoreError::Io { doing: "write", path: "cloudai.db".into(), source }
-    }
-}
-
-impl Journal for FailingDisk {
-    type Error = StoreError;
-
-    fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
-        if events.is_empty() {
-            return Ok(());
+/// A disk that fails the commit of this number, and the load behind it.
+fn failing(at: u32, fails: Fails) -> impl FnMut(Asked) -> Goes + Send {
+    let (mut commits, mut load_fails) = (0, false);
+    move |asked| match asked {
+        Asked::Load if std::mem::take(&mut load_fails) => Goes::Refused(silent()),
+        Asked::Load => Goes::Well,
+        Asked::Commit => {
+            commits += 1;
+            load_fails = commits == at;
+            match fails {
+                _ if commits != at => Goes::Well,
+                Fails::Before => Goes::Refused(full()),
+                Fails::After => Goes::Unanswered(silent()),
+            }
         }
-        self.commits += 1;
-        if self.commits != self.at {
-            return self.store.commit(events);
-        }
-        self.load_fails = true;
-        match self.fails {
-            Fails::Before => Err(StoreError::Full { path: "cloudai.db".into() }),
-            Fails::After => self.store.commit(events).and(Err(Self::error())),
-        }
-    }
-}
-
-impl Store for FailingDisk {
-    fn load(&mut self) -> Result<Snapshot, StoreError> {
-        if std::mem::take(&mut self.load_fails) {
-            return Err(Self::error());
-        }
-        self.store.load()
-    }
-
-    fn find_request(&mut self, id: &RequestId) -> Result<Option<(JobId, JobShape)>, StoreError> {
-        self.store.find_request(id)
-    }
-
-    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        self.store.reader()
-    }
-
-    fn describe(&self) -> String {
-        self.store.describe()
     }
 }
 
@@ -239,8 +202,8 @@ async fn a_commit_that_fails_anywhere_changes_no_outcome() {
         for fails in [Fails::Before, Fails::After] {
             let dir = tempfile::tempdir().unwrap();
             let store = SqliteStore::open(dir.path()).unwrap();
-            let disk = FailingDisk { store, commits: 0, at, fails, load_fails: false };
-            let (heart, thread) = beat_over(Box::new(disk));
+            let store = FaultyStore { store, disk: failing(at, fails) };
+            let (heart, thread) = beat_over(Box::new(store));
             let mut peers = Peers { heart, session: None, holds: Vec::new(), failed: 0 };
             peers.greet().await;
             let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
@@ -269,41 +232,6 @@ async fn a_commit_that_fails_anywhere_changes_no_outcome() {
     }
 }
 
-/// The real store on a disk that can be full.
-struct SmallStore {
-    store: SqliteStore,
-    is_full: Arc<AtomicBool>,
-}
-
-impl Journal for SmallStore {
-    type Error = StoreError;
-
-    fn commit(&mut self, events: &[Event]) -> Result<(), StoreError> {
-        if self.is_full.load(Ordering::SeqCst) {
-            return Err(StoreError::Full { path: "cloudai.db".into() });
-        }
-        self.store.commit(events)
-    }
-}
-
-impl Store for SmallStore {
-    fn load(&mut self) -> Result<Snapshot, StoreError> {
-        self.store.load()
-    }
-
-    fn find_request(&mut self, id: &RequestId) -> Result<Option<(JobId, JobShape)>, StoreError> {
-        self.store.find_request(id)
-    }
-
-    fn reader(&self) -> Result<Box<dyn Reader>, StoreError> {
-        self.store.reader()
-    }
-
-    fn describe(&self) -> String {
-        self.store.describe()
-    }
-}
-
 fn submit() -> Command {
     let spec = Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS));
     Command::Submit(Submission { spec, shape: JobShape::Single, request: None, known: None })
@@ -320,7 +248,12 @@ async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on(
     let dir = tempfile::tempdir().unwrap();
     let is_full = Arc::new(AtomicBool::new(false));
     let store = SqliteStore::open(dir.path()).unwrap();
-    let beating = beat_over(Box::new(SmallStore { store, is_full: Arc::clone(&is_full) }));
+    let has_no_room = Arc::clone(&is_full);
+    let disk = move |asked| match asked {
+        Asked::Commit if has_no_room.load(Ordering::SeqCst) => Goes::Refused(full()),
+        Asked::Commit | Asked::Load => Goes::Well,
+    };
+    let beating = beat_over(Box::new(FaultyStore { store, disk }));
     let heart = &beating.0;
     let (orders, mut given) = mpsc::channel(LINK_LEN_MAX);
     let via = orders.downgrade();
