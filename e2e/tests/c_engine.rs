@@ -154,6 +154,73 @@ fn c9_a_restarted_engine_that_killed_its_containers_costs_an_attempt() {
 }
 
 #[test]
+fn c9_what_an_engine_stops_before_it_goes_away_costs_an_attempt() {
+    let mut rig = Rig::start();
+    let (stopped, handles) = (rig.hold("deaf"), rig.hold("term 7"));
+    let fails = rig.submit("exit 3");
+    rig.cluster.wait_end(&fails);
+    rig.engine.stop(Containers::EndFirst);
+    let exits = rig.engine.journal().exits;
+    assert_eq!((exits[&first(&stopped)], exits[&first(&handles)]), (137, 7));
+    rig.wait_degraded();
+    rig.engine.release("");
+    rig.engine.serve();
+    rig.wait_well();
+    for task in [&stopped, &handles] {
+        assert_eq!(causes(&rig.cluster.wait_success(task)), ["infra", "exit"]);
+    }
+    assert_eq!(causes(&rig.cluster.task(&fails)), ["exit"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_what_was_stopped_through_the_engine_did_not_end_by_itself() {
+    let rig = Rig::start();
+    let task = rig.hold("term 7");
+    rig.engine.stop_by_hand(&task);
+    rig.engine.release(&task);
+    let detail = rig.cluster.wait_success(&task);
+    assert_eq!(causes(&detail), ["infra", "exit"]);
+    let message = detail["attempts"][0]["outcome"]["message"].as_str().unwrap();
+    assert!(message.contains("stopped through the engine, and not by CloudAI"), "{message}");
+    rig.check_clean();
+}
+
+#[test]
+fn c9_a_failure_before_the_connection_breaks_is_the_tasks_own() {
+    let rig = Rig::start();
+    // All before the task is there: its number is known. The look finds it ended.
+    rig.engine.once(Call::Events, "task-1-a1", Fault::Lose);
+    rig.engine.once(Call::Wait, "task-1-a1", Fault::Cut);
+    rig.engine.once(Call::Inspect, "task-1-a1", Fault::Close);
+    let task = rig.submit("exit 7");
+    assert_eq!(causes(&rig.cluster.wait_end(&task)), ["exit"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_what_ended_while_worker_and_engine_were_away_is_told_by_its_events_and_its_signal() {
+    let rig = Rig::start();
+    let (fails, handles, killed) = (rig.hold("exit 3"), rig.hold("term 7"), rig.hold("deaf"));
+    let Rig { worker, mut engine, cluster } = rig;
+    drop(worker);
+    engine.release(&fails);
+    engine.wait_journal("the end", |journal| journal.exits.contains_key(&first(&fails)));
+    engine.stop_by_hand(&handles);
+    let worker = starting_worker(&cluster, &engine, &[]);
+    engine.release(&handles);
+    assert_eq!(causes(&cluster.wait_end(&fails)), ["exit"]);
+    assert_eq!(causes(&cluster.wait_success(&handles)), ["infra", "exit"]);
+    drop(worker);
+    engine.stop(Containers::EndFirst);
+    engine.serve();
+    let worker = starting_worker(&cluster, &engine, &[]);
+    engine.release(&killed);
+    assert_eq!(causes(&cluster.wait_success(&killed)), ["infra", "exit"]);
+    Rig { worker, engine, cluster }.check_clean();
+}
+
+#[test]
 fn c9_a_hanging_engine_ends_nothing_and_frees_nothing() {
     let rig = Rig::start();
     let (runs, ends, cancelled) = (rig.hold("say a"), rig.hold("say b exit 4"), rig.hold(""));

@@ -27,6 +27,8 @@ pub(super) struct Program {
     pub(super) steps: Vec<Step>,
     /// `exit CODE`; 0 when nothing is said.
     pub(super) exit_code: i32,
+    /// `term CODE`: how it ends at SIGTERM; without it, as everything does that handles none.
+    term_code: Option<i32>,
     /// `deaf`: SIGTERM changes nothing.
     deaf: bool,
     /// `undead`: SIGKILL changes nothing either, until the test lets it die.
@@ -59,6 +61,7 @@ impl Program {
                     program.steps.push(Step::Sleep(pause));
                 }
                 "hold" => program.steps.push(Step::Hold),
+                "term" => program.term_code = Some(number(text()?)?.into()),
                 "deaf" => program.deaf = true,
                 "undead" => program.undead = true,
                 "file" => program.files.push((text()?, text()?)),
@@ -138,7 +141,9 @@ impl Container {
     /// Delivers a signal.
     pub(super) fn signal(&mut self, signal: &str) {
         match signal {
-            "SIGTERM" if !self.program.deaf && !self.program.undead => self.end(TERMINATED),
+            "SIGTERM" if !self.program.deaf && !self.program.undead => {
+                self.end(self.program.term_code.unwrap_or(TERMINATED));
+            }
             "SIGKILL" if !self.program.undead => self.end(KILLED),
             _ => {}
         }

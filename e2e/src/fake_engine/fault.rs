@@ -37,6 +37,8 @@ pub enum Call {
     List,
     /// `GET /containers/{id}/archive`.
     Archive,
+    /// `GET /events`, of one container.
+    Events,
 }
 
 /// What is wrong with one answer.

@@ -18,12 +18,12 @@ use std::sync::Arc;
 
 use tokio::net::UnixListener;
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 pub use self::fault::{Call, Fault};
 pub use self::journal::{Asked, Journal};
+use self::server::Doors;
 use self::world::{LABEL_ATTEMPT, World};
-use crate::until;
+use crate::{PATIENCE, until};
 
 /// An image that the engine has.
 pub const FAKE_IMAGE: &str = "fake/task";
@@ -46,15 +46,18 @@ pub enum Pull {
 pub enum Containers {
     /// They run on ("live-restore").
     RunOn,
-    /// They are killed.
+    /// They end with it, and nobody is told.
     End,
+    /// They are stopped first, as by `systemctl stop docker`: no new connection is taken, those
+    /// that wait for a container are told of its end, and only then the engine goes away.
+    EndFirst,
 }
 
 /// The engine. It is gone when this is dropped.
 pub struct FakeEngine {
     world: Arc<World>,
     socket: PathBuf,
-    serving: CancellationToken,
+    doors: Doors,
     // Last: its end waits for nothing.
     runtime: Option<Runtime>,
 }
@@ -76,26 +79,36 @@ impl FakeEngine {
         Self {
             world,
             socket: dir.join("engine.sock"),
-            serving: CancellationToken::new(),
+            doors: Doors::default(),
             runtime: Some(runtime.expect("a thread can be started")),
         }
     }
 
-    /// Serves; again after [`stop`](Self::stop), with the containers that there are.
+    /// Serves; again after [`stop`](Self::stop), with the containers that there are, and without
+    /// the events of the time before.
     pub fn serve(&mut self) {
         let runtime = self.runtime.as_ref().expect("it is there until the drop");
         let _inside = runtime.enter();
         // The socket of the time before.
         drop(std::fs::remove_file(&self.socket));
         let listener = UnixListener::bind(&self.socket).expect("a socket can be made");
-        self.serving = CancellationToken::new();
-        runtime.spawn(server::serve(Arc::clone(&self.world), listener, self.serving.clone()));
+        self.doors = Doors::default();
+        self.world.change(|state| state.events.clear());
+        runtime.spawn(server::serve(Arc::clone(&self.world), listener, self.doors.clone()));
     }
 
     /// Stops serving: every connection is closed, and no new one is taken.
     pub fn stop(&self, containers: Containers) {
-        self.serving.cancel();
         drop(std::fs::remove_file(&self.socket));
+        if containers == Containers::EndFirst {
+            self.doors.shut.cancel();
+            self.world.change(|state| state.stop_all(""));
+            let told =
+                async { tokio::time::timeout(PATIENCE, self.doors.connections.wait()).await };
+            let runtime = self.runtime.as_ref().expect("it is there until the drop");
+            runtime.block_on(told).expect("what waits for a container is told of its end");
+        }
+        self.doors.gone.cancel();
         if containers == Containers::End {
             self.world.change(world::State::end_all);
         }
@@ -170,6 +183,11 @@ impl FakeEngine {
         });
     }
 
+    /// Stops a container by hand, as `docker stop` does.
+    pub fn stop_by_hand(&self, part: &str) {
+        self.world.change(|state| state.stop_all(part));
+    }
+
     /// Takes a container away by hand, running or not.
     pub fn take_away(&self, part: &str) {
         self.world.change(|state| state.containers.retain(|_, c| !c.name.contains(part)));
@@ -219,7 +237,7 @@ impl FakeEngine {
 
 impl Drop for FakeEngine {
     fn drop(&mut self) {
-        self.serving.cancel();
+        self.doors.gone.cancel();
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
         }

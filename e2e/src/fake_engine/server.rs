@@ -17,10 +17,11 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::fault::{Call, Fault};
 use super::journal::Asked;
-use super::stream::{attach, logs, pull, streamed, wait};
+use super::stream::{attach, events, logs, pull, streamed, wait};
 use super::world::{Answer, State, World, plain};
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -28,30 +29,51 @@ pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
 /// What is sent in place of an answer that makes sense.
 const NONSENSE: &[u8] = b"\x16\x03\x01{{{ this is no answer";
 
-/// Serves until `gone` is cancelled; then every connection is closed.
-pub(super) async fn serve(world: Arc<World>, listener: UnixListener, gone: CancellationToken) {
+/// How an engine stops to serve.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Doors {
+    /// When cancelled, no connection is taken any more, and each closes with its present answer.
+    pub(super) shut: CancellationToken,
+    /// When cancelled, nothing is served any more.
+    pub(super) gone: CancellationToken,
+    /// Every connection.
+    pub(super) connections: TaskTracker,
+}
+
+/// Serves until the doors are shut.
+pub(super) async fn serve(world: Arc<World>, listener: UnixListener, doors: Doors) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = gone.cancelled() => return,
+            () = doors.shut.cancelled() => break,
+            () = doors.gone.cancelled() => break,
         };
         let Ok((stream, _)) = accepted else { continue };
-        let connection = connection(Arc::clone(&world), stream, gone.clone());
-        let gone = gone.clone();
-        tokio::spawn(async move {
+        let connection = connection(Arc::clone(&world), stream, doors.clone());
+        let gone = doors.gone.clone();
+        doors.connections.spawn(async move {
             gone.run_until_cancelled(connection).await;
         });
     }
+    doors.connections.close();
 }
 
-async fn connection(world: Arc<World>, stream: UnixStream, gone: CancellationToken) {
+async fn connection(world: Arc<World>, stream: UnixStream, doors: Doors) {
     let service = service_fn(|request| {
-        let (world, gone) = (Arc::clone(&world), gone.clone());
+        let (world, gone) = (Arc::clone(&world), doors.gone.clone());
         async move { answer(world, request, gone).await }
     });
-    // A connection that ends badly is what this engine is for.
     let http = hyper::server::conn::http1::Builder::new();
-    let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+    let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut serving = std::pin::pin!(serving);
+    // A connection that ends badly is what this engine is for.
+    tokio::select! {
+        _ = &mut serving => {}
+        () = doors.shut.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            let _ = serving.await;
+        }
+    }
 }
 
 /// What a request asks for.
@@ -74,6 +96,7 @@ impl Ask {
             (&Method::GET | &Method::HEAD, ["_ping"]) => (Call::Ping, ""),
             (&Method::GET, ["version"]) => (Call::Version, ""),
             (&Method::GET, ["info"]) => (Call::Info, ""),
+            (&Method::GET, ["events"]) => (Call::Events, ""),
             (&Method::POST, ["images", "create"]) => (Call::Pull, ""),
             (&Method::POST, ["containers", "create"]) => (Call::Create, ""),
             (&Method::GET, ["containers", "json"]) => (Call::List, ""),
@@ -89,6 +112,7 @@ impl Ask {
         };
         let id = id.to_owned();
         let query = query(request.uri().query().unwrap_or_default());
+        let id = if call == Call::Events { watched(&query)? } else { id };
         let body = request.into_body().collect().await.ok()?.to_bytes();
         let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
         Some(Self { call, id, query, body })
@@ -111,6 +135,13 @@ impl Ask {
             _ => state.name(&self.id),
         }
     }
+}
+
+/// The container whose events are asked for.
+fn watched(query: &[(String, String)]) -> Option<String> {
+    let (_, filters) = query.iter().find(|(name, _)| name == "filters")?;
+    let filters: Value = serde_json::from_str(filters).ok()?;
+    filters["container"][0].as_str().map(str::to_owned)
 }
 
 /// The parameters of a query, decoded.
@@ -223,6 +254,11 @@ fn act(
         Call::Logs => {
             let follow = ask.parameter("follow") == "true" || ask.parameter("follow") == "1";
             return streamed(is_cut, logs(Arc::clone(world), id.to_owned(), follow), gone);
+        }
+        Call::Events => {
+            let until = ask.parameter("until").parse().unwrap_or(f64::INFINITY);
+            let events = events(Arc::clone(world), id.to_owned(), until);
+            return streamed(is_cut, events, gone);
         }
         Call::Archive => {
             let files = world.look(|state| state.containers[id].program.files.clone());

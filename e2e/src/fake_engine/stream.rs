@@ -69,6 +69,33 @@ pub(super) fn wait(world: Arc<World>, id: String) -> impl FnOnce(Chunks) -> Boxe
     }
 }
 
+/// The events of a container from the engine's start on, until the time `until_s` of the clock.
+pub(super) fn events(
+    world: Arc<World>,
+    id: String,
+    until_s: f64,
+) -> impl FnOnce(Chunks) -> BoxedWrite {
+    move |chunks| {
+        Box::pin(async move {
+            let left_s = until_s - jiff::Timestamp::now().as_duration().as_secs_f64();
+            let left = Duration::try_from_secs_f64(left_s).unwrap_or_default();
+            let mut told = 0;
+            while let Some(known) = world.look(|state| state.find_event(&id, told)) {
+                send(&chunks, format!("{known}\n")).await?;
+                told += 1;
+            }
+            let telling = async {
+                loop {
+                    let news = world.until(|state| state.find_event(&id, told)).await;
+                    send(&chunks, format!("{news}\n")).await?;
+                    told += 1;
+                }
+            };
+            tokio::time::timeout(left, telling).await.unwrap_or(Some(()))
+        })
+    }
+}
+
 pub(super) fn logs(
     world: Arc<World>,
     id: String,

@@ -36,6 +36,8 @@ pub(super) struct State {
     pub(super) heals: u64,
     /// Parts of the names of containers that need not hold any more.
     pub(super) released: Vec<String>,
+    /// What happened to containers since the engine was started, with the container's id.
+    pub(super) events: Vec<(String, Value)>,
     /// Pulls that are under way.
     pub(super) pulling: HashMap<String, u32>,
     last_id: u64,
@@ -134,16 +136,59 @@ impl State {
     fn end(&mut self, id: &str, code: i32) {
         let Some(container) = self.running(id) else { return };
         container.end(code);
-        let attempt = container.label(LABEL_ATTEMPT).to_owned();
-        self.journal.exits.insert(attempt, code);
+        self.record_exit(id);
     }
 
-    /// Ends every container, as an engine does that is stopped without live-restore.
+    /// Ends every container, as a machine does that loses its power.
     pub(super) fn end_all(&mut self) {
-        let ids: Vec<_> = self.containers.keys().cloned().collect();
-        for id in ids {
+        for id in self.ids() {
             self.end(&id, KILLED);
         }
+    }
+
+    /// Stops the containers with `part` in their name, as `docker stop` does, and an engine that is
+    /// stopped itself.
+    pub(super) fn stop_all(&mut self, part: &str) {
+        let ids = self.ids().into_iter();
+        for id in ids.filter(|id| self.name(id).contains(part)).collect::<Vec<_>>() {
+            self.signal(&id, "SIGTERM");
+            self.signal(&id, "SIGKILL");
+            self.end(&id, KILLED);
+        }
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.containers.keys().cloned().collect()
+    }
+
+    /// Event number `at` of a container.
+    pub(super) fn find_event(&self, id: &str, at: usize) -> Option<Value> {
+        if self.frozen {
+            return None;
+        }
+        let mut events = self.events.iter().filter(|(of, _)| of == id);
+        events.nth(at).map(|(_, event)| event.clone())
+    }
+
+    fn push_event(&mut self, id: &str, action: &str, attributes: &Value) {
+        let now = Timestamp::now();
+        let event = json!({
+            "Type": "container",
+            "Action": action,
+            "Actor": {"ID": id, "Attributes": attributes},
+            "time": now.as_second(),
+            "timeNano": now.as_nanosecond() as i64,
+        });
+        self.events.push((id.to_owned(), event));
+    }
+
+    /// Delivers a signal to a container that runs.
+    fn signal(&mut self, id: &str, signal: &str) {
+        let Some(container) = self.running(id) else { return };
+        container.signal(signal);
+        let number = if signal == "SIGTERM" { "15" } else { "9" };
+        self.push_event(id, "kill", &json!({"signal": number}));
+        self.record_exit(id);
     }
 
     pub(super) fn create(&mut self, name: &str, body: &Value) -> Answer {
@@ -186,37 +231,36 @@ impl State {
     }
 
     pub(super) fn kill(&mut self, id: &str, signal: &str) -> Answer {
-        let Some(container) = self.containers.get_mut(id) else { return no_such(id) };
+        let Some(container) = self.containers.get(id) else { return no_such(id) };
         if !container.is_running() {
             return error(409, &format!("Cannot kill container: {id}: it is not running"));
         }
-        container.signal(signal);
-        self.record_exit(id);
+        self.signal(id, signal);
         (204, None)
     }
 
-    /// Notes the end that a signal brought.
+    /// Notes the end that something brought.
     fn record_exit(&mut self, id: &str) {
         let Some(container) = self.containers.get(id) else { return };
         if let Stage::Exited { code, .. } = container.stage {
             self.journal.exits.insert(container.label(LABEL_ATTEMPT).to_owned(), code);
+            self.push_event(id, "die", &json!({"exitCode": code.to_string()}));
         }
     }
 
     pub(super) fn remove(&mut self, id: &str, force: bool) -> Answer {
-        let Some(container) = self.containers.get_mut(id) else { return no_such(id) };
+        let Some(container) = self.containers.get(id) else { return no_such(id) };
         if container.is_running() {
             if !force {
                 return error(409, "You cannot remove a running container");
             }
-            container.signal("SIGKILL");
-            if container.is_running() {
+            let attempt = container.label(LABEL_ATTEMPT).to_owned();
+            self.signal(id, "SIGKILL");
+            if self.running(id).is_some() {
                 let words = "tried to kill container, but did not receive an exit event";
                 return error(500, &format!("Could not kill container {id}: {words}"));
             }
-            let attempt = container.label(LABEL_ATTEMPT).to_owned();
             self.journal.removed_running.push(attempt);
-            self.record_exit(id);
         }
         self.containers.remove(id);
         (204, None)

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::container;
+use super::end;
 use super::engine::{CREATE_DEADLINE, CallError, START_DEADLINE, call};
 use super::find::{self, Found, Owner};
 use super::gpu::GpuHold;
@@ -400,18 +401,20 @@ impl Life {
 
     /// Step 5: what the engine recorded, what is missing of the log, and the files.
     async fn collect(&mut self, id: &str, waited: Waited) -> Result<Ended, Outcome> {
-        let Waited { finish, was_away } = waited;
-        let (inspected, _) = wait::inspect(&self.shared.docker, id).await;
+        let docker = self.shared.docker.clone();
+        let (inspected, was_away) = wait::inspect(&docker, id).await;
+        let waited = Waited { was_away: waited.was_away || was_away, ..waited };
         let Some(inspected) = inspected else {
-            return Err(match finish {
+            return Err(match waited.finish {
                 Finish::Stopped(request) => Outcome::new(request.cause, ""),
                 _ => Outcome::new(Cause::Infra, REMOVED_WORDS),
             });
         };
         let state = inspected.state.clone().unwrap_or_default();
         let at = finished_at(&state).unwrap_or_else(clock::wall);
-        self.log.complete(&self.shared.docker, id, at, was_away || self.is_resumed).await;
+        self.log.complete(&docker, id, at, waited.was_away || self.is_resumed).await;
         let started_at = self.started_at;
+        let finish = end::settle(&docker, id, waited, &state).await;
         let mut outcome = self.outcome(&finish, &state, at);
         if self.stop.is_abandoned() {
             return Ok(Ended { outcome, started_at, at, files: Vec::new() });
@@ -451,6 +454,13 @@ impl Life {
             (Finish::EngineFailed, None) if code != 0 => {
                 let words =
                     format!("the engine was restarted while the task ran (exit code {code})");
+                Outcome::new(Cause::Infra, words)
+            }
+            (Finish::StoppedOutside, None) => {
+                let words = format!(
+                    "the container was stopped through the engine, and not by CloudAI: the engine \
+                     was shut down, or somebody stopped it by hand (exit code {code})"
+                );
                 Outcome::new(Cause::Infra, words)
             }
             // Its removal began before its end: that is what killed it.
@@ -559,7 +569,7 @@ fn ended_in_time(state: &ContainerState, timeout_ms: u64) -> bool {
 }
 
 /// The engine's record of the end.
-fn finished_at(state: &ContainerState) -> Option<Timestamp> {
+pub(super) fn finished_at(state: &ContainerState) -> Option<Timestamp> {
     time(state.finished_at.as_deref())
 }
 

@@ -18,6 +18,7 @@
 mod connect;
 mod container;
 mod credentials;
+mod end;
 mod engine;
 mod find;
 mod gpu;

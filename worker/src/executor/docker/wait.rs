@@ -54,6 +54,8 @@ pub(super) enum Finish {
     },
     /// It was found ended after the engine had been away.
     EngineFailed,
+    /// It was stopped through the engine, and not by this worker.
+    StoppedOutside,
     /// The container does not exist any more.
     Gone,
 }
