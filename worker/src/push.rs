@@ -1,8 +1,8 @@
 //! Brings one attempt's log to the master while it is written: piece by piece, each acknowledged
-//! by how much the master has on disk. It must never hold more than one piece in memory, and after
-//! a broken connection it goes on from what the master has. What a power failure took from this
-//! disk may be on the master's: it must never push behind bytes that it does not have itself.
-//! Read next: `logs.rs`.
+//! by how much the master has, and the end by that it is safe on the master's disk. It must never
+//! hold more than one piece in memory, and after a broken connection it goes on from what the
+//! master has. What a power failure took from this disk may be on the master's: it must never push
+//! behind bytes that it does not have itself. Read next: `logs.rs`.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -99,7 +99,7 @@ pub(crate) async fn push_log(
     }
 }
 
-/// One call: pieces up, lengths down, until the log is whole on the master.
+/// One call: pieces up, lengths down, until the log is whole on the master and safe there.
 async fn push_stream(
     mut client: Client,
     session: &AtomicU64,
@@ -113,17 +113,17 @@ async fn push_stream(
     let mut receiver = Some(receiver);
     loop {
         let offset = position.stored;
-        // A part without data only asks how much the master has.
-        let is_asking = position.unasked.is_some();
-        if !is_asking
-            && let LogLength::Final(length) = spool.wait_beyond(offset).await
-            && length <= offset
-        {
+        let is_unasked = position.unasked.is_some();
+        let is_whole = !is_unasked
+            && matches!(spool.wait_beyond(offset).await, LogLength::Final(end) if end <= offset);
+        if is_whole && let Some(answers) = answers {
             drop(parts);
             failpoint!("worker.log.before_sync");
-            return wait_until_synced(answers, length).await;
+            return wait_until_synced(answers, position).await;
         }
-        let data = if is_asking {
+        // A part without data asks how much the master has. It may be less than it said in a call
+        // that broke: only the end of a call makes a log safe.
+        let data = if is_unasked {
             Vec::new()
         } else {
             reader.read(offset, PART_BYTES_MAX).await.map_err(Broken::Read)?
@@ -138,12 +138,7 @@ async fn push_stream(
             let call = client.push_log(ReceiverStream::new(receiver)).await;
             answers = Some(call.map_err(Broken::Call)?.into_inner());
         }
-        let answer = match &mut answers {
-            Some(answers) => answers.message().await.map_err(Broken::Call)?,
-            None => None,
-        };
-        let ended = || Broken::Call(Status::unavailable("the master ended the call"));
-        let stored = answer.ok_or_else(ended)?.stored;
+        let stored = next_stored(answers.as_mut()).await?;
         position.take(stored, spool.length()).map_err(Broken::Behind)?;
         failpoint!("worker.log.after_part");
     }
@@ -151,16 +146,24 @@ async fn push_stream(
 
 /// The end of the parts is answered once more, when the log is safe on the master's disk.
 async fn wait_until_synced(
-    answers: Option<Streaming<LogStored>>,
-    length: u64,
+    mut answers: Streaming<LogStored>,
+    position: &mut Position,
 ) -> Result<(), Broken> {
-    let Some(mut answers) = answers else { return Ok(()) };
-    while let Some(answer) = answers.message().await.map_err(Broken::Call)? {
-        if answer.stored < length {
-            return Err(Broken::Call(Status::unavailable("the master lost a part of the log")));
-        }
+    let whole = position.stored;
+    position.stored = next_stored(Some(&mut answers)).await?;
+    if position.stored < whole {
+        return Err(Broken::Call(Status::unavailable("the master lost a part of the log")));
     }
     Ok(())
+}
+
+async fn next_stored(answers: Option<&mut Streaming<LogStored>>) -> Result<u64, Broken> {
+    let answer = match answers {
+        Some(answers) => answers.message().await.map_err(Broken::Call)?,
+        None => None,
+    };
+    let ended = || Broken::Call(Status::unavailable("the master ended the call"));
+    Ok(answer.ok_or_else(ended)?.stored)
 }
 
 #[cfg(test)]

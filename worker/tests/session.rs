@@ -10,7 +10,7 @@ use cloudai_proto::cluster::master_worker_client::MasterWorkerClient;
 use cloudai_proto::cluster::{Task, TaskId, TaskLogRequest, session_up};
 use cloudai_proto::convert::Orders;
 use cloudai_worker::WorkerError;
-use peer::{Peer, Worker, cores, held, id, log_text, soon, spec};
+use peer::{LostEnd, Peer, Worker, cores, held, id, log_text, soon, spec};
 use tokio::net::TcpListener;
 
 #[tokio::test]
@@ -179,6 +179,22 @@ async fn a_log_that_breaks_off_goes_on_where_the_master_stands() {
     session.wait_for("task-1-a1", "exit(0)").await;
     assert_eq!(log_text(&peer.brought, "task-1-a1"), "one\ntwo\nthree\n");
     worker.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_log_is_pushed_again_until_the_master_says_that_it_is_safe() {
+    for end in [LostEnd::Broken, LostEnd::Silent, LostEnd::Told] {
+        let mut peer = Peer::start().await;
+        peer.brought.lost_ends.lock().unwrap().extend([end, end]);
+        let worker = Worker::start(&peer.address);
+        let mut session = peer.welcome(7).await;
+        session.assign("task-1-a1", "echo one; echo two").await;
+        session.wait_for("task-1-a1", "exit(0)").await;
+        assert_eq!(log_text(&peer.brought, "task-1-a1"), "one\ntwo\n", "{end:?}");
+        session.forget("task-1-a1").await;
+        drop(session);
+        worker.stop().await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
     reason = "a part of the tests, of which one uses it"
 )]
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -42,6 +42,20 @@ pub struct Brought {
     pub files: Mutex<HashMap<String, Vec<u8>>>,
     /// How many log parts are stored, and their call then broken off, before all goes well.
     pub broken_parts: AtomicUsize,
+    /// How the next ends of a log's parts are answered, before all goes well. Each time the log is
+    /// lost: the power failed before it was safe.
+    pub lost_ends: Mutex<VecDeque<LostEnd>>,
+}
+
+/// The answer to the end of a log's parts by a master that lost them.
+#[derive(Debug, Clone, Copy)]
+pub enum LostEnd {
+    /// The call breaks.
+    Broken,
+    /// The call ends well without an answer.
+    Silent,
+    /// How much is left.
+    Told,
 }
 
 pub struct Peer {
@@ -301,7 +315,12 @@ impl MasterWorker for Service {
                 }
                 let _ = answers.send(Ok(LogStored { stored })).await;
             }
-            let _ = answers.send(Ok(LogStored { stored })).await;
+            let _ = match end_log(&brought) {
+                None => answers.send(Ok(LogStored { stored })).await,
+                Some(LostEnd::Told) => answers.send(Ok(LogStored { stored: 0 })).await,
+                Some(LostEnd::Broken) => answers.send(Err(Status::unavailable("broken off"))).await,
+                Some(LostEnd::Silent) => Ok(()),
+            };
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -369,6 +388,15 @@ fn append(brought: &Brought, part: &LogPart) -> u64 {
         log.extend_from_slice(&part.data);
     }
     log.len() as u64
+}
+
+/// How the end of a log is answered; all logs are lost unless it goes well.
+fn end_log(brought: &Brought) -> Option<LostEnd> {
+    let end = brought.lost_ends.lock().unwrap().pop_front();
+    if end.is_some() {
+        brought.logs.lock().unwrap().clear();
+    }
+    end
 }
 
 pub fn log_text(brought: &Brought, attempt: &str) -> String {
