@@ -365,10 +365,8 @@ impl TaskSpec {
                 return Err(SpecError::new("volumes", why));
             }
             let target = mount.target.as_str();
-            let inside = target.starts_with('/') && target.len() > 1 && target != "/output";
-            if !inside || target.contains(['\0', ':']) || target.split('/').any(|part| part == "..")
-            {
-                let why = format!("'{}' is not a place for a volume", target.escape_debug());
+            if let Some(why) = find_target_fault(target) {
+                let why = format!("no volume can be at '{}': {why}", target.escape_debug());
                 return Err(SpecError::new("volumes", why));
             }
             if !targets.insert(target) {
@@ -378,6 +376,20 @@ impl TaskSpec {
         }
         Ok(())
     }
+}
+
+/// What keeps a volume from being mounted there. Only a path that cannot be written in another way
+/// is taken, so that none stands for `/output`, whose files the worker moves away.
+fn find_target_fault(target: &str) -> Option<&'static str> {
+    let mut parts = target.split('/');
+    if parts.next() != Some("") || target.len() < 2 {
+        return Some("give an absolute path below '/'");
+    }
+    if target.contains(['\0', ':']) || parts.clone().any(|part| ["", ".", ".."].contains(&part)) {
+        return Some("write it without ':', '.', '..', double or trailing slashes");
+    }
+    (parts.next() == Some("output"))
+        .then_some("/output is the task's own; its files are kept with the task")
 }
 
 fn bounded(
@@ -445,8 +457,20 @@ mod tests {
         for volume in ["/etc", "../x", ""] {
             check(|spec| spec.mounts.push(mount(volume, "/data")), "volumes: ");
         }
-        for target in ["/", "data", "/a/../b", "/output", "/a:ro"] {
-            check(|spec| spec.mounts.push(mount("data", target)), "volumes: ");
+        for target in ["/data.1", "/a/b", "/outputs"] {
+            check(|spec| spec.mounts.push(mount("data", target)), "ok");
+        }
+        for target in ["", "/", "data", "/a/../b", "/a/.", "//a", "/a/", "/a:ro", "/a\0"] {
+            check(|spec| spec.mounts.push(mount("data", target)), "volumes: no volume can be at");
+        }
+    }
+
+    #[test]
+    fn no_volume_stands_in_the_place_of_the_output() {
+        for target in ["/output", "/output/", "//output", "/output/.", "/./output", "/output/a"] {
+            let target = target.to_owned();
+            let mount = Mount { volume: "data".into(), target, read_only: true };
+            check(|spec| spec.mounts.push(mount), "volumes: no volume can be at");
         }
     }
 }

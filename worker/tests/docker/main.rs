@@ -424,6 +424,23 @@ async fn a_declared_volume_is_seen_and_can_be_read_only() {
 }
 
 #[tokio::test]
+async fn a_declared_volume_in_the_place_of_the_output_keeps_its_files() {
+    let data = tempfile::tempdir().unwrap();
+    std::fs::write(data.path().join("file"), "theirs").unwrap();
+    let mut settings = settings();
+    settings.volumes.insert("data".into(), VolumeSource::HostPath(data.path().to_owned()));
+    let mut spec = shell("true");
+    // No master lets it pass: the worker does not rely on that.
+    spec.mounts = vec![cloudai_model::Mount {
+        volume: "data".into(),
+        target: "/output/".into(),
+        read_only: true,
+    }];
+    Run::start(&connect(settings).await, assign(spec)).end().await;
+    assert_eq!(std::fs::read_to_string(data.path().join("file")).unwrap(), "theirs");
+}
+
+#[tokio::test]
 async fn gpus_that_the_engine_cannot_give_are_told_in_words() {
     let executor = executor().await;
     if executor.probe().await.unwrap().gpu_count == 0 {

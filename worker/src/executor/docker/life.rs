@@ -491,7 +491,7 @@ impl Life {
         let mounts = inspected.mounts.iter().flatten();
         let volume = mounts
             .into_iter()
-            .find(|mount| mount.destination.as_deref() == Some(OUTPUT_PATH))
+            .find(|mount| output::is_own(mount, &self.shared.settings))
             .and_then(|mount| mount.source.as_ref())
             .filter(|_| self.shared.features.is_local);
         if let Some(source) = volume

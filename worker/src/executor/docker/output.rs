@@ -15,12 +15,13 @@ use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
 use bollard::Docker;
+use bollard::models::MountPoint;
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::TryStreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::OUTPUT_PATH;
 use super::engine::chain;
+use super::{DockerSettings, OUTPUT_PATH, VolumeSource};
 
 /// Most files of one attempt.
 const OUTPUT_FILES_MAX: usize = 10_000;
@@ -81,6 +82,18 @@ impl Gathered {
         self.skip(why, path);
         false
     }
+}
+
+/// Whether it is the volume that was made for the container's `/output`: its files are moved away.
+/// Those of a declared volume are their administrator's, wherever a task has it mounted.
+pub(super) fn is_own(mount: &MountPoint, settings: &DockerSettings) -> bool {
+    let declared = |name: &String| {
+        let is_it = |source: &VolumeSource| matches!(source, VolumeSource::Named(n) if n == name);
+        settings.volumes.values().any(is_it)
+    };
+    mount.destination.as_deref() == Some(OUTPUT_PATH)
+        && mount.typ.as_deref() == Some("volume")
+        && !mount.name.as_ref().is_some_and(declared)
 }
 
 /// Takes the files from the volume's directory on this machine, and with `is_resumed` those that an
