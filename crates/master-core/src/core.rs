@@ -49,8 +49,9 @@ pub mod bounds {
     /// How long a worker that is heard may not name an attempt that it is given again with each
     /// full report, in milliseconds; then it counts as one that does not take it.
     pub const UNTAKEN_MS_MAX: u64 = 60_000;
-    /// How long after the last time that it was given such an attempt is only taken back, in
-    /// milliseconds: an order may be on its way for as long as a silent connection stands.
+    /// How long after the last time that it was given such an attempt is only taken back, and one
+    /// that was cancelled only stopped, in milliseconds: an order may be on its way for as long as
+    /// a silent connection stands.
     pub const UNTAKEN_QUIET_MS: u64 = 30_000;
     /// Wait before a lost or failed task is tried again the first time, in milliseconds; it
     /// doubles each time.

@@ -182,26 +182,32 @@ fn take_missing(
     let (assigned, cancel) = (matches!(live.state, LiveState::Assigned(_)), live.cancel_requested);
     let missed = count_missed(core, now, worker, attempt);
     let untaken_ms = now.mono.ms_since(missed.since);
-    if assigned && cancel {
-        // A cancelled attempt that never arrived has nothing left to stop.
-        let message = "cancelled before it reached its worker";
-        finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
-    } else if assigned && untaken_ms < bounds::UNTAKEN_MS_MAX {
+    if assigned && !cancel && untaken_ms < bounds::UNTAKEN_MS_MAX {
         let spec = Arc::clone(&core.facts.jobs[&attempt.task.job].spec);
         Core::send(batch, worker, session, Order::Assign { attempt, spec });
         set_given(core, now, worker, attempt);
     } else if assigned {
-        // The last assign may be on its way still: it is taken back before the task goes elsewhere.
-        if now.mono.ms_since(missed.given_at) >= bounds::UNTAKEN_QUIET_MS {
-            let message = "its worker does not take it, however often it is given";
-            finish::lose(core, now, attempt, LossCause::Infra, message, batch);
+        // The last assign may be on its way still: it is taken back before its room is sold.
+        let is_quiet = now.mono.ms_since(missed.given_at) >= bounds::UNTAKEN_QUIET_MS;
+        let reason = if cancel && !is_quiet { StopReason::Cancelled } else { StopReason::Stale };
+        if is_quiet {
+            lose_untaken(core, now, attempt, cancel, batch);
         }
-        let order = Order::Stop { attempt, reason: StopReason::Stale };
-        Core::send(batch, worker, session, order);
+        Core::send(batch, worker, session, Order::Stop { attempt, reason });
     } else if missed.reports >= reports_max(core, worker) {
         let message = "its worker does not have it any more";
         finish::lose(core, now, attempt, LossCause::WorkerLost, message, batch);
     }
+}
+
+fn lose_untaken(core: &mut Core, now: Now, attempt: AttemptId, cancel: bool, batch: &mut Batch) {
+    // A cancel says nothing of the worker, however long its stop took.
+    let (cause, message) = if cancel {
+        (LossCause::WorkerLost, "cancelled before it reached its worker")
+    } else {
+        (LossCause::Infra, "its worker does not take it, however often it is given")
+    };
+    finish::lose(core, now, attempt, cause, message, batch);
 }
 
 fn set_given(core: &mut Core, now: Now, worker: &WorkerId, attempt: AttemptId) {

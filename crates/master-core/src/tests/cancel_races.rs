@@ -82,7 +82,7 @@ fn is_running(world: &World) -> bool {
 /// `C` it has ended, cancelled; `h` its worker holds it still.
 type Next = (&'static str, &'static str, fn(&mut World) -> String);
 
-const NEXTS: [Next; 22] = [
+const NEXTS: [Next; 23] = [
     ("nothing", "CCChhh", |world| world.pass(0)),
     ("the backoff is over", "CCChhh", |world| world.pass(bounds::BACKOFF_MS_MIN)),
     ("accepted is reported", "CCChhh", |world| {
@@ -97,10 +97,15 @@ const NEXTS: [Next; 22] = [
     ("time-out", "CCCCCC", |world| report(world, Cause::Timeout)),
     ("no image", "CCCCCC", |world| report(world, Cause::Image)),
     ("infra", "CCCCCC", |world| report(world, Cause::Infra)),
-    ("its lease ended there", "CCCCCC", |world| report(world, Cause::WorkerLost)),
+    ("its worker was stopped", "CCCCCC", |world| report(world, Cause::WorkerLost)),
     ("cancelled", "CCCCCC", |world| report(world, Cause::Cancelled)),
     ("a heartbeat with it", "CCChhh", |world| full(world, true, is_running(world))),
-    ("a heartbeat without it", "CCCCCC", |world| full(world, false, false)),
+    ("a heartbeat without it", "CCChhC", |world| full(world, false, false)),
+    ("heartbeats without it", "CCCCCC", |world| {
+        let sent = full(world, false, false);
+        world.pass(bounds::UNTAKEN_QUIET_MS);
+        sent + &full(world, false, false)
+    }),
     ("silence beyond the lease", "CCCCCC", |world| {
         world.pass(30_000 + bounds::lease_margin_ms(30_000))
     }),

@@ -73,12 +73,36 @@ fn a_cancelled_task_whose_worker_is_lost_is_not_tried_again() {
 }
 
 #[test]
-fn a_cancelled_assignment_that_never_arrived_is_over() {
+fn a_cancelled_assignment_keeps_its_room_while_the_assign_may_be_on_its_way() {
     let mut world = World::new();
     world.hello("worker-1", 1);
     world.submit_one(1);
     world.cancel("1");
+    world.submit_one(1);
+    // This report left before the assign came.
+    let stop = "worker-1: stop task-1-a1 Cancelled, worker-1: ack 1";
+    assert_eq!(world.full("worker-1", 1, Vec::new()), stop);
+    world.report("worker-1", 1, started("task-1-a1"));
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+    let sent = world.report("worker-1", 1, ended("task-1-a1", Cause::Cancelled));
+    assert!(sent.ends_with("worker-1: assign task-2-a1"), "{sent}");
+}
+
+#[test]
+fn a_cancelled_assignment_that_never_arrived_is_over_when_no_order_can_be_on_its_way() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
     world.full("worker-1", 1, Vec::new());
+    world.cancel("1");
+    world.submit_one(1);
+    world.pass(bounds::UNTAKEN_QUIET_MS - 1);
+    world.full("worker-1", 1, Vec::new());
+    assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+    world.pass(1);
+    let sent = world.full("worker-1", 1, Vec::new());
+    let stop = "worker-1: stop task-1-a1 Stale, worker-1: ack 1, worker-1: assign task-2-a1";
+    assert_eq!(sent, stop);
     assert_eq!(world.state("task-1"), "cancelled cancelled");
 }
 
