@@ -1,6 +1,7 @@
 //! Calls a worker that speaks only the unary calls. A call that fails or times out decides
 //! nothing: the worker's next heartbeat does.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use cloudai_proto::cluster::TaskId as WireTaskId;
 use cloudai_proto::cluster::master_worker_client::MasterWorkerClient;
 use cloudai_proto::convert::{Orders, to_wire};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::clock;
@@ -46,11 +48,12 @@ impl UnaryCaller {
 
     /// Carries out orders until nobody gives any more.
     pub(crate) async fn run(self, mut orders: mpsc::Receiver<Orders>) {
+        let mut calls = Calls::default();
         while let Some(batch) = orders.recv().await {
             for (attempt, spec) in batch.assign {
                 let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
                 let caller = self.clone();
-                tokio::spawn(async move {
+                calls.begin(attempt, async move {
                     caller.assign(attempt, &spec).await;
                     drop(place);
                 });
@@ -58,7 +61,7 @@ impl UnaryCaller {
             for (attempt, _) in batch.stop {
                 let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { return };
                 let caller = self.clone();
-                tokio::spawn(async move {
+                calls.begin(attempt, async move {
                     caller.cancel(attempt).await;
                     drop(place);
                 });
@@ -90,5 +93,64 @@ impl UnaryCaller {
         if let Err(status) = self.client.cancel_task(task).await {
             tracing::warn!("cannot stop {attempt} on worker {}: {}", self.worker, status.message());
         }
+    }
+}
+
+/// The calls that are being made. Those of one attempt go one after the other: a cancel that
+/// overtook its assign would find nothing to stop.
+#[derive(Default)]
+struct Calls {
+    last: HashMap<AttemptId, JoinHandle<()>>,
+}
+
+impl Calls {
+    fn begin(&mut self, attempt: AttemptId, call: impl Future<Output = ()> + Send + 'static) {
+        self.last.retain(|_, call| !call.is_finished());
+        let before = self.last.remove(&attempt);
+        let call = async move {
+            if let Some(before) = before {
+                // However it ended, it is over.
+                drop(before.await);
+            }
+            call.await;
+        };
+        self.last.insert(attempt, tokio::spawn(call));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_cancel_waits_for_the_assign_of_its_attempt_and_for_no_other() {
+        let mut calls = Calls::default();
+        let (answer, answered) = oneshot::channel::<()>();
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let say = |word: &'static str| {
+            let tell = tell.clone();
+            async move { tell.send(word).unwrap() }
+        };
+        let assigned = say("assigned");
+        calls.begin("task-1-a1".parse().unwrap(), async {
+            answered.await.unwrap();
+            assigned.await;
+        });
+        calls.begin("task-1-a1".parse().unwrap(), say("cancelled"));
+        calls.begin("task-2-a1".parse().unwrap(), say("another"));
+        assert_eq!(told.recv().await, Some("another"));
+        let more = poll_fn(|context| Poll::Ready(told.poll_recv(context).is_ready())).await;
+        assert!(!more, "the assign was not answered yet");
+        answer.send(()).unwrap();
+        assert_eq!(told.recv().await, Some("assigned"));
+        assert_eq!(told.recv().await, Some("cancelled"));
+        calls.begin("task-3-a1".parse().unwrap(), say("a third"));
+        assert_eq!(told.recv().await, Some("a third"));
+        assert_eq!(calls.last.len(), 1, "what is over is not kept");
     }
 }
