@@ -305,9 +305,10 @@ pub struct Started {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Ended {
-    /// exit, oom, timeout, image, worker_lost, infra or cancelled. worker_lost: the worker itself
-    /// stopped it, at the end of its lease or of the process; it counts against nothing. What died
-    /// with a worker is not reported at all: the next hello does not name it.
+    /// exit, oom, timeout, image, worker_lost, infra or cancelled. worker_lost: the worker process
+    /// ends in good order and stopped it; it counts against nothing. cancelled without a cancel of the
+    /// master: its lease ended, or somebody stopped its container; it counts as a lost worker. What
+    /// died with a worker is not reported at all: the next hello does not name it.
     #[prost(string, tag = "1")]
     pub cause: ::prost::alloc::string::String,
     #[prost(int32, tag = "2")]
