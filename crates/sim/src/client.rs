@@ -108,7 +108,10 @@ impl World {
             return;
         }
         let command = match self.clients.ask(call) {
-            Ask::Cancel(target) => Command::Cancel(target),
+            Ask::Cancel(target) => {
+                self.oracle.reference.cancel_wanted(target);
+                Command::Cancel(target)
+            }
             Ask::Submit(plan) => {
                 let job = &self.scenario.jobs[plan];
                 let name = format!("request-{plan}");

@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cloudai_master_core::{
-    Answer, Batch, Command, Effect, FullReport, Order, Rejection, WorkerHello,
+    Answer, Batch, CancelTarget, Command, Effect, FullReport, Input, Order, Rejection, WorkerHello,
 };
-use cloudai_model::{AttemptReport, LiveState, ReportWhat, Session, WorkerId, WorkerKind};
+use cloudai_model::{
+    AttemptReport, LiveState, Now, ReportWhat, Session, TaskId, WorkerId, WorkerKind,
+};
 
 use crate::client::CallId;
-use crate::master::{Asker, Message, Waiters, is_rejected};
+use crate::master::{Asker, Message, Waiters};
 use crate::net::{Down, Orders, Refusal, StreamId, Up};
 use crate::plant::Plant;
 use crate::world::World;
@@ -235,14 +237,18 @@ impl World {
     }
 
     fn answer_client(&mut self, call: CallId, answer: Answer) {
-        if !is_rejected(&answer) {
-            self.judge_answer(call, &answer);
-        }
+        self.judge_answer(call, &answer);
         self.send_answer(call, Some(answer));
     }
 
     /// Bugs that sit between the border and the core.
-    pub(crate) fn plant_in_command(&mut self, command: &mut Command, from: Asker, _: &mut Batch) {
+    pub(crate) fn plant_in_command(
+        &mut self,
+        now: Now,
+        command: &mut Command,
+        from: Asker,
+        batch: &mut Batch,
+    ) {
         match (self.plant, &mut *command) {
             (Some(Plant::Oversell), Command::Hello(hello)) => {
                 hello.capacity.cpu_milli *= 2;
@@ -273,7 +279,23 @@ impl World {
                 *command = Command::Tick;
                 self.answer(from, Answer::Cancelled { ended: 0, stopping: 1 });
             }
+            (Some(Plant::CancelRefused), Command::Cancel(_)) if self.master.random.bool() => {
+                *command = Command::Tick;
+                self.answer(from, Answer::Rejected(Rejection::NotLive));
+            }
+            (Some(Plant::CancelTooMany), Command::Cancel(CancelTarget::Task(task))) => {
+                let Some(index) = task.index else { return };
+                let next = TaskId { index: Some(index + 1), ..*task };
+                self.step_beside(now, Command::Cancel(CancelTarget::Task(next)), batch);
+            }
             _ => {}
+        }
+    }
+
+    /// A command that nobody gave.
+    fn step_beside(&mut self, now: Now, command: Command, batch: &mut Batch) {
+        if let Some(process) = self.master.process.as_mut() {
+            batch.append(process.core.step(now, Input { from: None, command }));
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cloudai_master_core::{Answer, Batch, Command, Core, Effect, Input, Settings, Token};
+use cloudai_master_core::{Batch, Command, Core, Effect, Input, Settings, Token};
 use cloudai_model::{Event, JobId, JobShape, Monotonic, Now, RequestId, Session, WorkerId};
 use cloudai_scheduler::Policy;
 use fastrand::Rng;
@@ -256,7 +256,7 @@ impl World {
             _ => {}
         }
         self.complete(&mut command, waiters);
-        self.plant_in_command(&mut command, from, batch);
+        self.plant_in_command(now, &mut command, from, batch);
         let Some(process) = self.master.process.as_mut() else { return };
         process.last_token += 1;
         let token = Token(process.last_token);
@@ -432,9 +432,4 @@ impl cloudai_model::Journal for Nowhere {
     fn commit(&mut self, _: &[Event]) -> Result<(), Self::Error> {
         Ok(())
     }
-}
-
-/// Whether an answer says that something was done.
-pub(crate) const fn is_rejected(answer: &Answer) -> bool {
-    matches!(answer, Answer::Rejected(_))
 }

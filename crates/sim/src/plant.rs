@@ -26,6 +26,10 @@ pub enum Plant {
     RequestForgotten,
     /// A cancel is answered, but does not reach the core.
     CancelDropped,
+    /// A cancel of one task of an array cancels the next one as well.
+    CancelTooMany,
+    /// A cancel is now and then refused, as if nothing lived that it is about.
+    CancelRefused,
     /// The number of a hello is not looked at, so that one that was given up counts when it comes
     /// late.
     LateHello,
@@ -43,7 +47,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -55,6 +59,8 @@ impl Plant {
         Self::LostCommit,
         Self::RequestForgotten,
         Self::CancelDropped,
+        Self::CancelTooMany,
+        Self::CancelRefused,
         Self::LateHello,
         Self::RecordForgotten,
         Self::AdoptRestarts,
@@ -77,6 +83,8 @@ impl Plant {
             Self::LostCommit => "lost-commit",
             Self::RequestForgotten => "request-forgotten",
             Self::CancelDropped => "cancel-dropped",
+            Self::CancelTooMany => "cancel-too-many",
+            Self::CancelRefused => "cancel-refused",
             Self::LateHello => "late-hello",
             Self::RecordForgotten => "record-forgotten",
             Self::AdoptRestarts => "adopt-restarts",

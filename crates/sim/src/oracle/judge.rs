@@ -2,7 +2,7 @@
 //! or visible.
 
 use cloudai_master_core::Answer;
-use cloudai_model::{AttemptId, Event, LossCause, WorkerId};
+use cloudai_model::{AttemptId, Event, JobId, LossCause, WorkerId};
 
 use super::reference::Place;
 use crate::client::{Ask, CallId, is_about};
@@ -183,7 +183,7 @@ impl World {
                 self.judge_reader(*job);
             }
             (Ask::Cancel(target), Answer::Cancelled { .. }) => {
-                let kept = |(id, job): (&cloudai_model::JobId, &super::reference::Job)| {
+                let kept = |(id, job): (&JobId, &super::reference::Job)| {
                     job.tasks.iter().all(|(position, task)| {
                         let ended = matches!(task.place, Place::Ended(_));
                         let is_meant = is_about(target, job.shape.task_id(*id, *position));
@@ -194,12 +194,19 @@ impl World {
                     self.fail(format!("an acknowledged cancel is stored: {target:?} is not"));
                 }
             }
+            (Ask::Cancel(target), Answer::Rejected(why)) => {
+                if let Some(task) = self.oracle.reference.find_open(target) {
+                    self.fail(format!(
+                        "a cancel of what has not ended is taken: that of {task} was refused: {why}"
+                    ));
+                }
+            }
             _ => {}
         }
     }
 
     /// Whoever reads after the answer finds what was answered.
-    fn judge_reader(&mut self, job: cloudai_model::JobId) {
+    fn judge_reader(&mut self, job: JobId) {
         let found = self.master.disk.store().reader().and_then(|mut reader| reader.find_job(job));
         match found {
             Ok(Some(_)) => {}

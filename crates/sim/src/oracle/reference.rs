@@ -1,10 +1,11 @@
 //! What the stored history allows: a model of tasks and workers that is simpler than the core. It
 //! takes each event as it was stored and says in words what may not be.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use cloudai_master_core::bounds;
+use crate::client::is_about;
+use cloudai_master_core::{CancelTarget, bounds};
 use cloudai_model::{
     AttemptId, Cause, Event, Hold, JobId, JobShape, LiveState, LossCause, Resources, Session,
     Snapshot, TaskId, TaskSpec, WorkerId,
@@ -18,6 +19,9 @@ pub(crate) struct Reference {
     sessions: BTreeMap<WorkerId, Session>,
     /// Every placement that was ever stored.
     placed: BTreeMap<AttemptId, WorkerId>,
+    /// What clients asked the master to cancel.
+    unwanted_jobs: BTreeSet<JobId>,
+    unwanted_tasks: BTreeSet<TaskId>,
     pub(crate) jobs: BTreeMap<JobId, Job>,
 }
 
@@ -80,6 +84,34 @@ impl Reference {
         self.placed.get(&attempt) == Some(worker)
     }
 
+    /// A client's wish has come to the master.
+    pub(crate) fn cancel_wanted(&mut self, target: CancelTarget) {
+        match target {
+            CancelTarget::Job(job) => drop(self.unwanted_jobs.insert(job)),
+            CancelTarget::Task(task) => drop(self.unwanted_tasks.insert(task)),
+        }
+    }
+
+    /// Only what a client does not want is cancelled.
+    fn check_unwanted(&self, task: TaskId) -> Result<(), String> {
+        if self.unwanted_jobs.contains(&task.job) || self.unwanted_tasks.contains(&task) {
+            return Ok(());
+        }
+        Err(format!("only what a client does not want is cancelled: nobody asked it of {task}"))
+    }
+
+    /// The first task of this target that has not ended.
+    pub(crate) fn find_open(&self, target: CancelTarget) -> Option<TaskId> {
+        let job_id = match target {
+            CancelTarget::Job(job) => job,
+            CancelTarget::Task(task) => task.job,
+        };
+        let job = self.jobs.get(&job_id)?;
+        let open = job.tasks.iter().filter(|(_, task)| !matches!(task.place, Place::Ended(_)));
+        let mut open = open.map(|(position, _)| job.shape.task_id(job_id, *position));
+        open.find(|task| is_about(target, *task))
+    }
+
     /// Takes the next stored event.
     pub(crate) fn apply(&mut self, event: &Event) -> Result<(), String> {
         match event {
@@ -114,6 +146,7 @@ impl Reference {
             }
             Event::AttemptLost { attempt, cause, .. } => self.lost(*attempt, *cause),
             Event::CancelRequested { task, .. } => {
+                self.check_unwanted(*task)?;
                 let found = self.jobs.get_mut(&task.job);
                 let found = found.and_then(|job| job.tasks.get_mut(&task.position()));
                 let found = found.ok_or_else(|| format!("{task} is cancelled and never was"))?;
@@ -121,14 +154,7 @@ impl Reference {
                 Ok(())
             }
             Event::FreshCancelled { job, first, last, .. } => {
-                let found = self.jobs.get_mut(job).ok_or_else(|| format!("{job} never was"))?;
-                for (_, task) in found.tasks.range_mut(first..=last) {
-                    if task.attempts == 0 && task.place == Place::Waiting {
-                        task.cancel_requested = true;
-                        task.place = Place::Ended(Cause::Cancelled);
-                    }
-                }
-                Ok(())
+                self.fresh_cancelled(*job, *first, *last)
             }
             Event::TaskFinished { attempt, outcome, .. } => self.finished(*attempt, outcome.cause),
         }
@@ -147,6 +173,21 @@ impl Reference {
             None => Ok(()),
             Some(_) => Err(format!("a job's number is never given twice: {id} is")),
         }
+    }
+
+    fn fresh_cancelled(&mut self, id: JobId, first: u32, last: u32) -> Result<(), String> {
+        let job = self.jobs.get(&id).ok_or_else(|| format!("{id} never was"))?;
+        for position in first..=last {
+            self.check_unwanted(job.shape.task_id(id, position))?;
+        }
+        let job = self.jobs.get_mut(&id).expect("found above");
+        for (_, task) in job.tasks.range_mut(first..=last) {
+            if task.attempts == 0 && task.place == Place::Waiting {
+                task.cancel_requested = true;
+                task.place = Place::Ended(Cause::Cancelled);
+            }
+        }
+        Ok(())
     }
 
     fn placed(&mut self, attempt: AttemptId, hold: &Hold) -> Result<(), String> {
@@ -226,6 +267,9 @@ impl Reference {
     }
 
     fn finished(&mut self, attempt: AttemptId, cause: Cause) -> Result<(), String> {
+        if cause == Cause::Cancelled {
+            self.check_unwanted(attempt.task)?;
+        }
         let job = self.jobs.get_mut(&attempt.task.job);
         let crashes_max = job.as_ref().map_or(0, |job| job.spec.retry.crashes_max);
         let task = job.and_then(|job| job.tasks.get_mut(&attempt.task.position()));
