@@ -51,6 +51,8 @@ struct Streak {
     jobs: BTreeSet<JobId>,
     /// The last failure, in words.
     last: String,
+    /// When it was counted.
+    counted_at: Monotonic,
 }
 
 impl Streak {
@@ -156,6 +158,7 @@ impl Breaker {
             State::Closed if verdict == Verdict::Works => self.streak = Streak::default(),
             State::Closed => {
                 self.streak.add(verdict, words);
+                self.streak.counted_at = now;
                 if self.streak.count() >= bounds::BREAKER_FAILURES {
                     return Some(self.open(now));
                 }
@@ -191,6 +194,25 @@ impl Breaker {
             }
             State::HalfOpen { last: Some((_, until)), .. } => *until <= now,
             State::Closed | State::Open { .. } | State::HalfOpen { .. } => false,
+        }
+    }
+
+    /// The turn at `turn` was not kept. What it counted comes again and is not counted twice; a
+    /// worker that it put aside, or took back, failed or worked all the same. Trials that it gave
+    /// never were.
+    pub(crate) fn take_back(&mut self, turn: Monotonic, held: &BTreeSet<AttemptId>) {
+        match &mut self.state {
+            State::Closed if self.streak.counted_at >= turn => self.streak = Streak::default(),
+            State::HalfOpen { trials, .. } => trials.retain(|trial| held.contains(trial)),
+            State::Closed | State::Open { .. } => {}
+        }
+    }
+
+    /// When [`Breaker::tick`] has something to do.
+    pub(crate) fn next_look(&self) -> Option<Monotonic> {
+        match &self.state {
+            State::Open { until } | State::HalfOpen { last: Some((_, until)), .. } => Some(*until),
+            State::Closed | State::HalfOpen { last: None, .. } => None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! The frame: one entry for commands, one for plans, one next deadline.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloudai_model::{
@@ -151,22 +151,41 @@ impl Core {
 
     /// Takes up where the store says that it stands, after it did not keep a turn. What was heard
     /// of the workers was heard all the same: nobody's lease begins anew, and the connections with
-    /// the order of their hellos outlive that turn. Everybody is looked at again at once, because
-    /// what was due may have been acted on in that turn. What it counted would be counted twice:
-    /// breakers and missing attempts begin anew.
+    /// the order of their hellos outlive that turn. So does what was thought of them, as far as it
+    /// is about attempts that the store has. What was due in that turn may have been acted on: every
+    /// alarm is set anew, and everybody is looked at again at once.
     pub fn reload(&self, snapshot: Snapshot, now: Now) -> Result<Self, RestoreError> {
         let mut core = Self::restore(snapshot, self.settings, now)?;
         core.hellos.clone_from(&self.hellos);
-        core.alarms = Alarms::default();
-        for (worker, liveness) in &mut core.liveness {
-            if let Some(heard) = self.liveness.get(worker) {
-                liveness.heard_at = heard.heard_at;
-                liveness.active = heard.active;
-                liveness.degraded.clone_from(&heard.degraded);
+        core.pace = self.pace;
+        core.stale_reports = self.stale_reports;
+        core.alarms = core.alarms.put_off(&self.alarms);
+        for (worker, known) in &self.liveness {
+            if core.facts.workers.contains_key(worker) {
+                core.take_over(now, worker, known, self.told_at);
             }
-            core.alarms.set(now.mono, Alarm::Worker(worker.clone()));
         }
         Ok(core)
+    }
+
+    /// Goes on with what was known of a worker in the turn at `turn`, which was not kept.
+    fn take_over(&mut self, now: Now, worker: &WorkerId, known: &Liveness, turn: Monotonic) {
+        let held: BTreeSet<AttemptId> = steps::held_by(self, worker).into_iter().collect();
+        let mut liveness = known.clone();
+        liveness.missed.retain(|attempt, _| held.contains(attempt));
+        liveness.breaker.take_back(turn, &held);
+        if let Some(at) = liveness.breaker.next_look() {
+            self.alarms.set(at, Alarm::Breaker(worker.clone()));
+        }
+        // Whether a trial runs for a while is looked at a little later than it would have been.
+        let looked_at = now.mono.plus_ms(bounds::QUICK_EXIT_MS);
+        for attempt in held.iter().filter(|attempt| liveness.breaker.is_trial(**attempt)) {
+            if let Some((_, LiveState::Running { .. })) = self.find_current(attempt.task) {
+                self.alarms.set(looked_at, Alarm::Trial(worker.clone(), *attempt));
+            }
+        }
+        self.alarms.set(now.mono, Alarm::Worker(worker.clone()));
+        self.liveness.insert(worker.clone(), liveness);
     }
 
     /// No worker can be reached until it says hello; that it was heard counts on.

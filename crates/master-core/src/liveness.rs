@@ -73,6 +73,15 @@ impl Alarms {
         self.due.insert((at, alarm));
     }
 
+    /// These, but with each wait for another try as long as it was in `before`, where it has one.
+    pub(crate) fn put_off(self, before: &Self) -> Self {
+        let waits = |alarm: &Alarm| matches!(alarm, Alarm::Backoff(_));
+        let before = before.due.iter().filter(|(_, alarm)| waits(alarm));
+        let before: BTreeMap<&Alarm, Monotonic> = before.map(|(at, alarm)| (alarm, *at)).collect();
+        let at = |at, alarm: &Alarm| before.get(alarm).copied().unwrap_or(at);
+        Self { due: self.due.into_iter().map(|(due, alarm)| (at(due, &alarm), alarm)).collect() }
+    }
+
     pub(crate) fn next(&self) -> Option<Monotonic> {
         self.due.first().map(|(at, _)| *at)
     }

@@ -12,6 +12,7 @@ mod explaining;
 mod fencing;
 mod leasing;
 mod placing;
+mod reloading;
 mod restoring;
 mod retrying;
 mod submitting;

@@ -9,9 +9,7 @@ mod submit;
 mod tick;
 
 pub(crate) use cancel::cancel;
-#[cfg(test)]
-pub(crate) use hello::held_by;
-pub(crate) use hello::{goodbye, hello};
+pub(crate) use hello::{goodbye, held_by, hello};
 pub(crate) use place::{place, propose};
 #[cfg(test)]
 pub(crate) use report::is_current;

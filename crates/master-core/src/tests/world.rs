@@ -128,6 +128,18 @@ impl World {
         self.core = Core::restore(snapshot, self.core.settings, self.now()).unwrap();
     }
 
+    /// A turn that the store does not keep: the core takes up where it stood before.
+    pub(super) fn lose_turn(&mut self, command: Command) {
+        let (now, before) = (self.now(), self.core.facts().snapshot());
+        for command in [Command::Tick, command] {
+            drop(self.core.step(now, Input { from: None, command }));
+        }
+        let problem = self.core.problem();
+        let plan = PolicyKind::FirstFit.build().plan(&problem);
+        drop(self.core.apply_plan(now, &problem, &plan));
+        self.core = self.core.reload(before, now).unwrap();
+    }
+
     pub(super) fn pass(&mut self, ms: u64) -> String {
         self.now_ms += ms;
         self.turn(Command::Tick).1
@@ -251,7 +263,7 @@ pub(super) fn hello_of(
     }
 }
 
-fn reported(
+pub(super) fn reported(
     name: &str,
     session: u64,
     changes: Vec<AttemptReport>,
