@@ -107,6 +107,8 @@ pub struct Core {
     /// The last hello that was taken from each worker, in this run.
     pub(crate) hellos: BTreeMap<WorkerId, HelloNumber>,
     pub(crate) pace: Pace,
+    /// See [`Core::set_store_full`].
+    pub(crate) store_full: bool,
 }
 
 impl Core {
@@ -124,6 +126,7 @@ impl Core {
             stale_reports: 0,
             hellos: BTreeMap::new(),
             pace: Pace::new(now.mono),
+            store_full: false,
         };
         let workers: Vec<WorkerId> = core.facts.workers.keys().cloned().collect();
         for worker in workers {
@@ -152,8 +155,8 @@ impl Core {
     /// Takes up where the store says that it stands, after it did not keep a turn. What was heard
     /// of the workers was heard all the same: nobody's lease begins anew, and the connections with
     /// the order of their hellos outlive that turn. So does what was thought of them, as far as it
-    /// is about attempts that the store has. What was due in that turn may have been acted on: every
-    /// alarm is set anew, and everybody is looked at again at once.
+    /// is about attempts that the store has. What was due in that turn may have been acted on:
+    /// every alarm is set anew, and everybody is looked at again at once.
     pub fn reload(&self, snapshot: Snapshot, now: Now) -> Result<Self, RestoreError> {
         let mut core = Self::restore(snapshot, self.settings, now)?;
         core.hellos.clone_from(&self.hellos);

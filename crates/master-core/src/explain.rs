@@ -47,6 +47,8 @@ pub enum Wait {
     NoRoom,
     /// The workers that could take it are not well.
     NoneWell,
+    /// A worker has room, but nothing can be stored, and so nothing placed.
+    StoreFull,
     /// A worker has room: it is placed by the next plan, or an agent keeps it.
     Next,
 }
@@ -68,6 +70,10 @@ impl fmt::Display for Wait {
             }
             Self::NoRoom => f.write_str("no worker has room for it now"),
             Self::NoneWell => f.write_str("the workers that could take it get no new work now"),
+            Self::StoreFull => f.write_str(
+                "a worker has room, but the master's disk has none, and nothing new can be stored \
+                 or placed; free space there, and it goes on by itself",
+            ),
             Self::Next => f.write_str("a worker has room: it is placed next"),
         }
     }
@@ -101,9 +107,17 @@ impl Core {
         } else if !self.facts.queue.is_ready(job, position) {
             Wait::AtOnceMax(job.shape.at_once_max())
         } else {
-            wait_of(&workers)
+            match wait_of(&workers) {
+                Wait::Next if self.store_full => Wait::StoreFull,
+                wait => wait,
+            }
         };
         Some(Explanation { wait, workers })
+    }
+
+    /// Whether the store has no room now; for what is said of what waits, and nothing else.
+    pub const fn set_store_full(&mut self, is_full: bool) {
+        self.store_full = is_full;
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use cloudai_model::{
     AttemptId, JobId, LiveState, Now, Resources, TaskId, TaskSpec, WorkerId, WorkerRecord,
 };
-use cloudai_scheduler::{Shape, Standing, refusal_of};
+use cloudai_scheduler::{Offer, Shape, Standing, refusal_of};
 
 use crate::core::Core;
+use crate::explain::Wait;
 
 /// Most shapes in a view.
 pub(crate) const WAITING_MAX: usize = 100;
@@ -127,12 +128,15 @@ impl Core {
                 refusal_of(&line.shape, offer).map(|why| format!("{}: {why}", offer.worker))
             });
             let reasons: Vec<String> = reasons.take(REASONS_MAX).collect();
+            let fits = |offer: &Offer| refusal_of(&line.shape, offer).is_none();
             Some(WaitingView {
                 shape: Arc::clone(&line.shape),
                 count: line.ready_count,
                 first: self.facts.jobs[&job].shape.task_id(job, position),
                 reason: if offers.is_empty() {
-                    "no workers registered yet".to_owned()
+                    Wait::NoWorkers.to_string()
+                } else if self.store_full && offers.iter().any(fits) {
+                    Wait::StoreFull.to_string()
                 } else {
                     reasons.join("; ")
                 },

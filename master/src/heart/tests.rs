@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cloudai_database::SqliteStore;
-use cloudai_master_core::{FullReport, Submission, WorkerHello};
+use cloudai_master_core::{FullReport, Submission, Wait, WorkerHello};
 use cloudai_model::{
     AttemptReport, Cause, JobShape, Outcome, ReportWhat, RequestId, Resources, TaskSpec,
     TaskStatus, Timestamp, WorkerKind,
@@ -243,17 +243,57 @@ async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
     came.unwrap_or_else(|_| panic!("{what} does not come"))
 }
 
-#[tokio::test]
-async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on() {
-    let dir = tempfile::tempdir().unwrap();
+/// A heart over a disk that is full whenever the switch says so.
+fn beat_on_small_disk(dir: &Path) -> ((HeartHandle, Beat), Arc<AtomicBool>) {
     let is_full = Arc::new(AtomicBool::new(false));
-    let store = SqliteStore::open(dir.path()).unwrap();
+    let store = SqliteStore::open(dir).unwrap();
     let has_no_room = Arc::clone(&is_full);
     let disk = move |asked| match asked {
         Asked::Commit if has_no_room.load(Ordering::SeqCst) => Goes::Refused(full()),
         Asked::Commit | Asked::Load => Goes::Well,
     };
-    let beating = beat_over(Box::new(FaultyStore { store, disk }));
+    (beat_over(Box::new(FaultyStore { store, disk })), is_full)
+}
+
+#[tokio::test]
+async fn whoever_asks_why_a_task_waits_is_told_that_the_store_has_no_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let beating = beat(dir.path());
+    let link = || {
+        let (orders, given) = mpsc::channel(LINK_LEN_MAX);
+        (Link { worker: worker(), kind: WorkerKind::Session, orders }, given)
+    };
+    let greeting = |session| hello(session, WorkerKind::Session, "127.0.0.1:1".to_owned());
+    let welcome = soon("a welcome", beating.0.hello(greeting(None), link().0)).await;
+    let Ok(Answer::Welcome(session)) = welcome else { panic!("{welcome:?}") };
+    soon("the end", end(beating)).await;
+    let (beating, is_full) = beat_on_small_disk(dir.path());
+    let heart = &beating.0;
+    // It waits for its worker, which comes back when nothing can be stored any more.
+    let answer = soon("a submit", heart.command(submit())).await.unwrap();
+    let Answer::Submitted { job, .. } = answer else { panic!("{answer:?}") };
+    let task = TaskId { job, index: None };
+    let why = async || {
+        let wait = soon("a reason", heart.explain(task)).await.unwrap().unwrap().wait;
+        let view = soon("a view", heart.view()).await.unwrap();
+        (wait, view.waiting.first().map(|waiting| waiting.reason.clone()))
+    };
+    assert_eq!(why().await, (Wait::NeverFits, Some("worker-1: inactive".to_owned())));
+    is_full.store(true, Ordering::SeqCst);
+    let (link, mut given) = link();
+    soon("a welcome", heart.hello(greeting(Some(session)), link)).await.unwrap();
+    let full = (Wait::StoreFull, Some(Wait::StoreFull.to_string()));
+    assert_eq!(why().await, full);
+    is_full.store(false, Ordering::SeqCst);
+    assert_eq!(soon("an assign", given.recv()).await.unwrap().assign.len(), 1);
+    assert!(matches!(why().await, (Wait::Held { .. }, None)));
+    soon("the end", end(beating)).await;
+}
+
+#[tokio::test]
+async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (beating, is_full) = beat_on_small_disk(dir.path());
     let heart = &beating.0;
     let (orders, mut given) = mpsc::channel(LINK_LEN_MAX);
     let via = orders.downgrade();

@@ -301,7 +301,8 @@ impl Heart {
     }
 
     /// Questions are answered after the commit, so that nobody reads what might not last.
-    fn answer_questions(&self, now: Now, waiters: &mut Waiters) {
+    fn answer_questions(&mut self, now: Now, waiters: &mut Waiters) {
+        self.core.set_store_full(self.full_until.is_some());
         if !waiters.views.is_empty() {
             let view = Arc::new(self.core.view(now));
             for reply in waiters.views.drain(..) {
