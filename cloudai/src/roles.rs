@@ -86,8 +86,8 @@ pub(crate) fn worker(settings: &WorkerSettings) -> Result<u8, Failure> {
         OnStop::Keep => OnSignal::Leave(live_count.clone()),
     };
     let runtime = role.start(&settings.log_level, on_signal)?;
-    let shutdown = role.shutdown.cancelled_owned();
-    let ended = runtime.block_on(cloudai_worker::run(config, live_count, shutdown));
+    let worker = cloudai_worker::run(config, live_count, role.shutdown);
+    let ended = runtime.block_on(worker);
     ended.map(|()| exit::OK).map_err(|error| failure(&error))
 }
 
@@ -126,8 +126,8 @@ async fn run_both(
     role: &Role,
 ) -> Result<(), Failure> {
     let worker = async {
-        let ended =
-            cloudai_worker::run(config, LiveCount::default(), role.shutdown.cancelled()).await;
+        let shutdown = role.shutdown.clone();
+        let ended = cloudai_worker::run(config, LiveCount::default(), shutdown).await;
         stop_master.cancel();
         ended.map_err(|error| failure(&error))
     };

@@ -221,6 +221,51 @@ fn c9_what_ended_while_worker_and_engine_were_away_is_told_by_its_events_and_its
 }
 
 #[test]
+fn c9_stopped_while_the_engine_hangs_a_worker_stops_what_the_process_before_it_ran() {
+    let rig = Rig::start();
+    let task = rig.hold("say a");
+    let Rig { worker, engine, cluster } = rig;
+    drop(worker);
+    engine.freeze();
+    let worker = starting_worker(&cluster, &engine, &[]);
+    worker.process.wait_for("Master Address");
+    worker.process.terminate();
+    worker.process.wait_for("what an earlier process ran is taken up first, to be stopped");
+    engine.thaw();
+    assert_eq!(worker.process.wait_end(), 0, "{}", worker.process.said());
+    assert_eq!(engine.containers(), Vec::<String>::new());
+    let worker = starting_worker(&cluster, &engine, &[]);
+    engine.wait_running(&format!("{task}-a2"));
+    engine.release(&task);
+    let detail = cluster.wait_success(&task);
+    assert_eq!(causes(&detail), ["worker_lost", "exit"], "{detail:#}");
+    Rig { worker, engine, cluster }.check_clean();
+}
+
+#[test]
+fn c9_stopped_while_the_engine_is_away_a_worker_says_what_goes_on_and_leaves_it_whole() {
+    let rig = Rig::start();
+    let task = rig.hold("say a");
+    let Rig { worker, mut engine, cluster } = rig;
+    drop(worker);
+    engine.stop(Containers::RunOn);
+    let worker = starting_worker(&cluster, &engine, &[]);
+    worker.process.wait_for("Next try in");
+    worker.process.terminate();
+    assert_eq!(worker.process.wait_end(), 125, "{}", worker.process.said());
+    worker
+        .process
+        .wait_for("that an earlier process of this worker ran are not stopped (1 in all)");
+    engine.serve();
+    let worker = starting_worker(&cluster, &engine, &[]);
+    worker.process.wait_for("Ready to receive tasks");
+    engine.release(&task);
+    assert_eq!(causes(&cluster.wait_success(&task)), ["exit"]);
+    assert_eq!(cluster.log_of(&task, 1, "stdout"), "a\n");
+    Rig { worker, engine, cluster }.check_clean();
+}
+
+#[test]
 fn c9_a_hanging_engine_ends_nothing_and_frees_nothing() {
     let rig = Rig::start();
     let (runs, ends, cancelled) = (rig.hold("say a"), rig.hold("say b exit 4"), rig.hold(""));

@@ -58,20 +58,22 @@ impl Resumed {
     }
 }
 
-/// Everything that goes on. What does not is removed: containers in the background, files at once.
-pub(crate) async fn take_up(
+/// Everything that goes on, of what is recorded and was found in the engine. What does not go on is
+/// removed: containers in the background, files at once.
+pub(crate) fn take_up(
     executor: &Executor,
     dirs: &DataDir,
     boot_id: &str,
     config: &WorkerConfig,
+    records: Vec<Kept>,
+    found: Vec<Found>,
 ) -> Result<Vec<Resumed>, WorkerError> {
     if !executor.outlives_process() {
         dirs.clean(&BTreeSet::new())?;
         return Ok(Vec::new());
     }
-    let records = dirs.read_records()?;
     dirs.clean(&records.iter().map(|kept| kept.attempt).collect())?;
-    let (mut containers, mut left) = sort(executor.find(config.once).await?);
+    let (mut containers, mut left) = sort(found);
     failpoint!("worker.adopt.found");
     let mut goes_on = Vec::new();
     for kept in records {

@@ -150,6 +150,17 @@ pub enum WorkerError {
     /// The engine cannot be used.
     #[error("{0}")]
     Engine(String),
+    /// It was told to stop before it could take up what an earlier process ran.
+    #[error(
+        "the tasks that an earlier process of this worker ran are not stopped ({count} in all): \
+         {why}. They run on; start the worker again, and it takes them up"
+    )]
+    NotStopped {
+        /// How many.
+        count: usize,
+        /// Why.
+        why: Box<Self>,
+    },
     /// A thread could not be started.
     #[error("cannot start the telemetry")]
     Telemetry(#[source] io::Error),

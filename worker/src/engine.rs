@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cloudai_model::{Outcome, TaskSpec};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{ExecutorConfig, WorkerConfig, WorkerError};
 use crate::executor::docker::{Begin, DockerExecutor, DockerSettings, Found};
@@ -23,9 +24,13 @@ pub(crate) enum Executor {
 impl Executor {
     /// Finds the engine. The worker's containers are known by its id and by `root`, its data
     /// folder. An engine that is away is waited for, as at the start of a machine, unless
-    /// `config.once` is set.
-    pub(crate) async fn connect(config: &WorkerConfig, root: &Path) -> Result<Self, WorkerError> {
-        until_it_answers(config.once, || Self::connect_once(config, root)).await
+    /// `config.once` is set, and until `shutdown`.
+    pub(crate) async fn connect(
+        config: &WorkerConfig,
+        root: &Path,
+        shutdown: &CancellationToken,
+    ) -> Result<Self, WorkerError> {
+        until_it_answers(config.once, shutdown, || Self::connect_once(config, root)).await
     }
 
     async fn connect_once(config: &WorkerConfig, root: &Path) -> Result<Self, ExecutorError> {
@@ -45,9 +50,13 @@ impl Executor {
 
     /// What an earlier process of this worker left in the engine, which is waited for as in
     /// [`Self::connect`].
-    pub(crate) async fn find(&self, once: bool) -> Result<Vec<Found>, WorkerError> {
+    pub(crate) async fn find(
+        &self,
+        once: bool,
+        shutdown: &CancellationToken,
+    ) -> Result<Vec<Found>, WorkerError> {
         let Self::Docker(docker) = self else { return Ok(Vec::new()) };
-        until_it_answers(once, || docker.find()).await
+        until_it_answers(once, shutdown, || docker.find()).await
     }
 
     /// Removes one of these, in the background.
@@ -113,8 +122,12 @@ impl Executor {
     }
 }
 
-/// Asks the engine again until it answers, or at most `once`.
-async fn until_it_answers<T, F>(once: bool, ask: impl Fn() -> F) -> Result<T, WorkerError>
+/// Asks the engine again until it answers: at most `once`, and not again after `shutdown`.
+async fn until_it_answers<T, F>(
+    once: bool,
+    shutdown: &CancellationToken,
+    ask: impl Fn() -> F,
+) -> Result<T, WorkerError>
 where
     F: Future<Output = Result<T, ExecutorError>>,
 {
@@ -122,13 +135,15 @@ where
     loop {
         let error = match ask().await {
             Ok(answer) => return Ok(answer),
-            Err(error) if once || !error.may_pass() => {
-                return Err(WorkerError::Engine(error.to_string()));
-            }
             Err(error) => error,
         };
+        if once || shutdown.is_cancelled() || !error.may_pass() {
+            return Err(WorkerError::Engine(error.to_string()));
+        }
         let pause = uplink::next_pause(&mut pauses);
         tracing::warn!("{error}. Next try in {:.1} s", pause.as_secs_f32());
-        tokio::time::sleep(pause).await;
+        if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return Err(WorkerError::Engine(error.to_string()));
+        }
     }
 }

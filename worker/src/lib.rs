@@ -11,6 +11,7 @@
 //! its own.
 
 mod adopt;
+mod begin;
 mod clock;
 mod config;
 mod connection;
@@ -32,7 +33,6 @@ mod unary;
 mod uplink;
 mod upload;
 
-use std::future::Future;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -49,13 +49,11 @@ pub use config::{
     ATTEMPTS_MAX_DEFAULT, CapacityOverride, ExecutorConfig, WorkerConfig, WorkerError,
 };
 
+use crate::begin::Begun;
 use crate::data_dir::DataDir;
-use crate::engine::Executor;
 use crate::health::Health;
-use crate::lease_file::LeaseFile;
 use crate::run::{LiveRuns, RunContext};
-use crate::session::{Heritage, Identity, SessionLoop};
-use crate::telemetry::{Gpus, Telemetry};
+use crate::session::{Identity, SessionLoop};
 use crate::unary::Unary;
 
 /// How long containers may take to go once everything else is over.
@@ -76,7 +74,8 @@ impl LiveCount {
     }
 }
 
-/// Runs a worker until `shutdown` is ready and everything that it ran has stopped.
+/// Runs a worker until it is told to shut down and everything that it ran has stopped, what an
+/// earlier process ran included.
 ///
 /// It prints its progress as `tracing` events. A master or an engine that is away is waited for,
 /// unless `config.once` is set; an error means that going on makes no sense. A process that ends
@@ -84,7 +83,7 @@ impl LiveCount {
 pub async fn run(
     config: WorkerConfig,
     live_count: LiveCount,
-    shutdown: impl Future<Output = ()>,
+    shutdown: CancellationToken,
 ) -> Result<(), WorkerError> {
     tracing::info!("Starting Worker Node: {}", config.id);
     tracing::info!("Master Address: {}", config.master);
@@ -93,20 +92,8 @@ pub async fn run(
     let listener = grpc::listen(config.listen).await?;
     let failed = |source| WorkerError::Listen { address: config.listen, source };
     let listening = listener.local_addr().map_err(failed)?;
-    let mut shutdown = std::pin::pin!(shutdown);
-    let executor = tokio::select! {
-        connected = Executor::connect(&config, dirs.root()) => connected?,
-        () = &mut shutdown => return Ok(()),
-    };
-    let (capacity, telemetry) = measure(&config, &executor).await?;
-    let boot_id = lease_file::boot_id().map_err(WorkerError::Telemetry)?;
-    let lease_file = LeaseFile::new(dirs.lease_path(), boot_id.clone());
-    let attempts = tokio::select! {
-        taken_up = adopt::take_up(&executor, &dirs, &boot_id, &config) => taken_up?,
-        () = &mut shutdown => return Ok(()),
-    };
-    let lease = lease_file.take_up(clock::mono());
-    let lease = lease.map_err(|source| WorkerError::DataDir { path: dirs.lease_path(), source })?;
+    let Some(begun) = begin::begin(&config, &dirs, &shutdown).await? else { return Ok(()) };
+    let Begun { executor, capacity, telemetry, boot_id, lease_file, heritage } = begun;
     let context = Arc::new(RunContext {
         executor: executor.clone(),
         dirs,
@@ -133,10 +120,9 @@ pub async fn run(
     let health =
         Health::watch(executor.clone(), config.data_dir.clone(), config.disk.percent_max());
     let ledger = LedgerConfig { attempts_max: config.attempts_max };
-    let heritage = Heritage { attempts, lease };
     let session = SessionLoop::new(identity, context, telemetry, health, ledger, heritage);
     let renewals = tokio::spawn(lease_file.keep(session.renewals()));
-    let result = session.run(shutdown).await;
+    let result = session.run(shutdown.cancelled()).await;
     ended.cancel();
     if !executor.settle(SETTLE_TIMEOUT).await {
         tracing::error!("Containers are left behind: the engine does not remove them");
@@ -145,26 +131,6 @@ pub async fn run(
     server.abort();
     renewals.abort();
     result
-}
-
-/// What this machine has, and the thread that watches it.
-async fn measure(
-    config: &WorkerConfig,
-    executor: &Executor,
-) -> Result<(Resources, Telemetry), WorkerError> {
-    let probe = tokio::task::spawn_blocking(Gpus::probe).await;
-    let gpus = probe.map_err(std::io::Error::other).flatten().map_err(WorkerError::Telemetry)?;
-    let told = config.capacity.gpu_milli.map(|milli| milli.div_ceil(1000));
-    let wanted = told.map_or(gpus.count, |count| u32::try_from(count).unwrap_or(u32::MAX));
-    let count = executor.gpu_count(wanted).await?;
-    let mut told = config.capacity;
-    told.gpu_milli = told.gpu_milli.map(|milli| milli.min(u64::from(count) * 1000));
-    let failed = |error| WorkerError::Telemetry(std::io::Error::other(error));
-    let mut system = sysinfo::System::new().map_err(failed)?;
-    let capacity = telemetry::capacity(&mut system, &config.data_dir, count, told);
-    let telemetry = Telemetry::start(system, &config.data_dir, gpus);
-    let telemetry = telemetry.map_err(WorkerError::Telemetry)?;
-    Ok((capacity, telemetry))
 }
 
 /// The standard library's hasher is seeded by the operating system; that is all the chance that is

@@ -129,7 +129,7 @@ async fn a_cancelled_attempt_stops_and_a_stale_one_is_not_reported() {
 #[tokio::test]
 async fn a_shutdown_stops_everything_says_goodbye_and_leaves_nothing() {
     let mut peer = Peer::start().await;
-    let mut worker = Worker::start(&peer.address);
+    let worker = Worker::start(&peer.address);
     let mut session = peer.welcome(7).await;
     session.assign("task-1-a1", "echo x; sleep 1000").await;
     session.wait_for("task-1-a1", "started").await;
@@ -150,7 +150,7 @@ async fn a_shutdown_stops_everything_says_goodbye_and_leaves_nothing() {
 #[tokio::test]
 async fn a_shutdown_takes_nothing_new_and_waits_until_the_master_has_what_ended() {
     let mut peer = Peer::start().await;
-    let mut worker = Worker::start(&peer.address);
+    let worker = Worker::start(&peer.address);
     let mut session = peer.welcome(7).await;
     session.assign("task-1-a1", "echo x").await;
     session.wait_for("task-1-a1", "exit(0)").await;

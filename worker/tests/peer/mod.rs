@@ -22,10 +22,11 @@ use cloudai_proto::convert::{Change, Hello, Orders, Report, from_wire, to_wire};
 use cloudai_worker::disk::DiskLimits;
 use cloudai_worker::{CapacityOverride, ExecutorConfig, LiveCount, WorkerConfig, WorkerError};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Longer than any state takes to come.
@@ -202,7 +203,7 @@ pub fn spec(command: &str) -> TaskSpec {
 
 /// A running worker.
 pub struct Worker {
-    shutdown: Option<oneshot::Sender<()>>,
+    shutdown: CancellationToken,
     task: JoinHandle<Result<(), WorkerError>>,
     pub data_dir: PathBuf,
     _dir: tempfile::TempDir,
@@ -235,28 +236,23 @@ impl Worker {
         let data_dir = dir.path().join("worker");
         let mut config = config(master, data_dir.clone());
         change(&mut config);
-        let (shutdown, asked) = oneshot::channel();
-        let task = tokio::spawn(cloudai_worker::run(config, LiveCount::default(), async {
-            // A test that ends without asking has dropped the sender: that is asking, too.
-            let _ = asked.await;
-        }));
-        Self { shutdown: Some(shutdown), task, data_dir, _dir: dir }
+        let shutdown = CancellationToken::new();
+        let run = cloudai_worker::run(config, LiveCount::default(), shutdown.clone());
+        let task = tokio::spawn(run);
+        Self { shutdown, task, data_dir, _dir: dir }
     }
 
     pub async fn ended(self) -> Result<(), WorkerError> {
-        let Self { task, shutdown, .. } = self;
-        let result = soon("the worker's end", task).await.unwrap();
-        drop(shutdown);
-        result
+        soon("the worker's end", self.task).await.unwrap()
     }
 
-    pub async fn stop(mut self) -> Result<(), WorkerError> {
-        self.shutdown.take().unwrap().send(()).unwrap();
+    pub async fn stop(self) -> Result<(), WorkerError> {
+        self.shutdown.cancel();
         self.ended().await
     }
 
-    pub fn ask_to_stop(&mut self) {
-        self.shutdown.take().unwrap().send(()).unwrap();
+    pub fn ask_to_stop(&self) {
+        self.shutdown.cancel();
     }
 
     /// Everything that waits on the worker's disk for its master.
