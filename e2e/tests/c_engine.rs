@@ -227,7 +227,7 @@ fn c9_stopped_while_the_engine_hangs_a_worker_stops_what_the_process_before_it_r
     let Rig { worker, engine, cluster } = rig;
     drop(worker);
     engine.freeze();
-    let worker = starting_worker(&cluster, &engine, &[]);
+    let mut worker = starting_worker(&cluster, &engine, &[]);
     worker.process.wait_for("Master Address");
     worker.process.terminate();
     worker.process.wait_for("what an earlier process ran is taken up first, to be stopped");
@@ -249,7 +249,7 @@ fn c9_stopped_while_the_engine_is_away_a_worker_says_what_goes_on_and_leaves_it_
     let Rig { worker, mut engine, cluster } = rig;
     drop(worker);
     engine.stop(Containers::RunOn);
-    let worker = starting_worker(&cluster, &engine, &[]);
+    let mut worker = starting_worker(&cluster, &engine, &[]);
     worker.process.wait_for("Next try in");
     worker.process.terminate();
     assert_eq!(worker.process.wait_end(), 125, "{}", worker.process.said());

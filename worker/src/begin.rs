@@ -39,15 +39,24 @@ pub(crate) async fn begin(
     let records = dirs.read_records()?;
     let count = records.iter().filter(|kept| !matches!(kept.phase, Phase::Ended(_))).count();
     let mut beginning = pin!(begin_with(records, config, dirs, shutdown));
-    if let Some(begun) = shutdown.run_until_cancelled(&mut beginning).await {
-        return begun.map(Some);
+    let begun = match shutdown.run_until_cancelled(&mut beginning).await {
+        Some(begun) => begun,
+        None if count == 0 => return Ok(None),
+        None => {
+            tracing::info!(
+                "Told to stop: what an earlier process ran is taken up first, to be stopped"
+            );
+            beginning.await
+        }
+    };
+    match begun {
+        // It was told to stop, and so did not ask again.
+        Err(_) if count == 0 && shutdown.is_cancelled() => Ok(None),
+        Err(why) if shutdown.is_cancelled() => {
+            Err(WorkerError::NotStopped { count, why: Box::new(why) })
+        }
+        begun => begun.map(Some),
     }
-    if count == 0 {
-        return Ok(None);
-    }
-    tracing::info!("Told to stop: what an earlier process ran is taken up first, to be stopped");
-    let begun = beginning.await;
-    begun.map(Some).map_err(|why| WorkerError::NotStopped { count, why: Box::new(why) })
 }
 
 async fn begin_with(
