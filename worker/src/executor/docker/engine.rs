@@ -8,6 +8,8 @@ use std::io;
 use std::time::Duration;
 
 use bollard::errors::Error as BollardError;
+use bollard::models::ContainerState;
+use cloudai_model::Timestamp;
 use thiserror::Error;
 
 /// How long the engine may take for what it answers from memory.
@@ -91,6 +93,17 @@ pub(super) async fn call<T>(
         Ok(Err(error)) => Err(CallError::new(what, &error)),
         Err(_) => Err(CallError::Late { what, seconds: deadline.as_secs() }),
     }
+}
+
+/// The engine's record of the end.
+pub(super) fn finished_at(state: &ContainerState) -> Option<Timestamp> {
+    time(state.finished_at.as_deref())
+}
+
+/// A time of the engine's; its zero time means that there is none.
+pub(super) fn time(text: Option<&str>) -> Option<Timestamp> {
+    let at = text?.parse::<jiff::Timestamp>().ok()?;
+    u64::try_from(at.as_millisecond()).ok().filter(|ms| *ms > 0).map(Timestamp)
 }
 
 /// An error with its sources, each said once.

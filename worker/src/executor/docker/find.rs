@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 
 use super::Shared;
 use super::container::{LABEL_ATTEMPT, LABEL_GPU_MILLI, LABEL_INSTANCE, LABEL_WORKER};
-use super::engine::{CallError, READ_DEADLINE, call};
+use super::engine::{CallError, READ_DEADLINE, call, time};
 use super::gpu::GpuHold;
 use super::remove::{self, Listed};
 use crate::executor::ExecutorError;
@@ -104,12 +104,12 @@ fn label<'a>(inspected: &'a ContainerInspectResponse, name: &str) -> Option<&'a 
 }
 
 /// The engine's word; one that was never started has its zero time.
-fn started_at(inspected: &ContainerInspectResponse) -> Option<Timestamp> {
+pub(super) fn started_at(inspected: &ContainerInspectResponse) -> Option<Timestamp> {
     let state = inspected.state.as_ref()?;
     if state.status == Some(ContainerStateStatusEnum::CREATED) {
         return None;
     }
-    super::life::time(state.started_at.as_deref())
+    time(state.started_at.as_deref())
 }
 
 fn hold_gpus(shared: &Shared, inspected: &ContainerInspectResponse) -> Option<GpuHold> {

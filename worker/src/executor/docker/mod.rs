@@ -18,7 +18,6 @@
 mod connect;
 mod container;
 mod credentials;
-mod end;
 mod engine;
 mod find;
 mod gpu;

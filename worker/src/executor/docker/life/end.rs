@@ -2,7 +2,7 @@
 //! down stops its containers before it goes away, and tells whoever waits for them an exit code
 //! that looks like the task's own. Its list of events knows better: a stop is in it in front of the
 //! end. An engine that was started anew has an empty list. It must never take a failure from the
-//! task on less than that. Read next: `life.rs`, which makes an outcome of it.
+//! task on less than that. Read next: `collect.rs`, which makes an outcome of it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,9 +13,8 @@ use bollard::query_parameters::EventsOptionsBuilder;
 use cloudai_model::Timestamp;
 use futures_util::StreamExt;
 
-use super::engine::{CallError, READ_DEADLINE};
-use super::life::{finished_at, time};
-use super::wait::{Finish, Waited, inspect};
+use super::super::engine::{CallError, READ_DEADLINE, finished_at, time};
+use super::super::wait::{Finish, Waited, inspect};
 
 /// The signals that stop a container: INT, QUIT, KILL, TERM. With another, somebody may have told
 /// the task something.
