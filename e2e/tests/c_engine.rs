@@ -449,6 +449,42 @@ fn c11_capacity_stays_taken_until_the_container_is_gone() {
 }
 
 #[test]
+fn c11_a_container_whose_stop_came_during_the_attach_is_not_started() {
+    let rig = Rig::start();
+    // Before the task is there: its number is known.
+    rig.engine.once(Call::Attach, "task-1-a1", Fault::Hold);
+    let task = rig.submit("hold");
+    rig.engine.wait_journal("the attach", |journal| journal.count(Call::Attach, &task) > 0);
+    rig.cluster.ok(&["cancel", &task]);
+    rig.worker.process.wait_for("Stopping task");
+    rig.engine.let_go(Call::Attach);
+    assert_eq!(rig.cluster.wait_end(&task)["status"], "cancelled");
+    assert_eq!(rig.engine.journal().count(Call::Start, &task), 0);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_a_start_that_an_earlier_process_asked_for_and_comes_late_is_the_only_one() {
+    let rig = Rig::start();
+    // Before the task is there: its number is known.
+    rig.engine.once(Call::Start, "task-1-a1", Fault::Hold);
+    let task = rig.submit("say once exit 3");
+    rig.engine.wait_journal("the start", |journal| journal.count(Call::Start, &task) > 0);
+    let Rig { worker, engine, cluster } = rig;
+    drop(worker);
+    engine.once(Call::Attach, "task-1-a1", Fault::Hold);
+    let worker = starting_worker(&cluster, &engine, &[]);
+    engine.wait_journal("the attach", |journal| journal.count(Call::Attach, &task) > 1);
+    engine.let_go(Call::Start);
+    engine.wait_journal("the end", |journal| journal.exits.contains_key(&first(&task)));
+    engine.let_go(Call::Attach);
+    let detail = cluster.wait_end(&task);
+    assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 3}), "{detail:#}");
+    assert_eq!(cluster.log_of(&task, 1, "stdout"), "once\n");
+    Rig { worker, engine, cluster }.check_clean();
+}
+
+#[test]
 fn c11_what_may_run_is_not_reported_as_ended_while_it_cannot_be_removed() {
     let rig = Rig::start();
     // Both are told before the first task is there: its number is known.

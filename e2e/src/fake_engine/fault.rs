@@ -51,6 +51,8 @@ pub enum Fault {
     Hang,
     /// What was asked is done; the answer hangs as above.
     HangAfter,
+    /// Nothing is done until the test lets such calls go on; then it is right.
+    Hold,
     /// Nothing is done; the answer is an error with this status.
     Refuse(u16),
     /// Nothing is done; the connection is closed.

@@ -170,6 +170,11 @@ impl FakeEngine {
         self.world.look(|state| state.pulling.get(image).copied().unwrap_or(0))
     }
 
+    /// Lets calls that are held go on, now and later.
+    pub fn let_go(&self, call: Call) {
+        self.world.change(|state| state.let_go.push(call));
+    }
+
     /// Lets containers with `part` in their name go on behind `hold`, now and later.
     pub fn release(&self, part: &str) {
         self.world.change(|state| state.released.push(part.to_owned()));

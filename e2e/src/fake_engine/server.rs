@@ -61,7 +61,12 @@ pub(super) async fn serve(world: Arc<World>, listener: UnixListener, doors: Door
 async fn connection(world: Arc<World>, stream: UnixStream, doors: Doors) {
     let service = service_fn(|request| {
         let (world, gone) = (Arc::clone(&world), doors.gone.clone());
-        async move { answer(world, request, gone).await }
+        // What was asked is done, though nobody may wait for it any more.
+        let answer = tokio::spawn(answer(world, request, gone.clone()));
+        async move {
+            let answered = gone.run_until_cancelled(answer).await;
+            answered.and_then(Result::ok).unwrap_or_else(|| Err(closed()))
+        }
     });
     let http = hyper::server::conn::http1::Builder::new();
     let serving = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
@@ -202,6 +207,9 @@ async fn answer(
             return Err(closed());
         }
         Some(Fault::Late(pause)) => tokio::time::sleep(pause).await,
+        Some(Fault::Hold) => {
+            world.until(|state| state.let_go.contains(&ask.call).then_some(())).await;
+        }
         _ => {}
     }
     let is_cut = fault == Some(Fault::Cut);

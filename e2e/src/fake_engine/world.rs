@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::Pull;
 use super::container::{Container, KILLED, Program, Stage, Step};
-use super::fault::Faults;
+use super::fault::{Call, Faults};
 use super::journal::Journal;
 
 /// The label that tells whose container it is.
@@ -34,6 +34,8 @@ pub(super) struct State {
     pub(super) doom: Option<i32>,
     /// How often it was healed; what hangs waits for the next time.
     pub(super) heals: u64,
+    /// Calls that are not held any more.
+    pub(super) let_go: Vec<Call>,
     /// Parts of the names of containers that need not hold any more.
     pub(super) released: Vec<String>,
     /// What happened to containers since the engine was started, with the container's id.
@@ -210,7 +212,8 @@ impl State {
     /// Starts a container; true beside the answer when it has to be lived.
     pub(super) fn start(&mut self, id: &str) -> (Answer, bool) {
         let Some(container) = self.containers.get_mut(id) else { return (no_such(id), false) };
-        if container.stage != Stage::Created {
+        // One that has ended is started again.
+        if container.is_running() {
             return ((304, None), false);
         }
         let now = Timestamp::now();

@@ -22,6 +22,7 @@ use cloudai_model::{Cause, Outcome, Timestamp};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::start::Started;
 use super::find::Found;
 use super::gpu::GpuHold;
 use super::keep::Kept;
@@ -117,8 +118,10 @@ impl Life {
             }
             begin => {
                 let (id, permit) = self.have_container(begin).await?;
-                let frames = self.start(&id, permit).await?;
-                let waited = self.wait(&id, frames).await;
+                let waited = match self.start(&id, permit).await? {
+                    Started::Now(frames) => self.wait(&id, frames).await,
+                    Started::Before(at) => self.rejoin(&id, at, None).await,
+                };
                 (id, waited)
             }
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bollard::query_parameters::CreateContainerOptionsBuilder;
 use cloudai_failpoint::failpoint;
-use cloudai_model::{Cause, Outcome, PullPolicy};
+use cloudai_model::{Cause, Outcome, PullPolicy, Timestamp};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::container;
@@ -28,6 +28,14 @@ const NAME_RETRIES_MAX: u32 = 8;
 const NAME_PENDING_MAX: u32 = 20;
 /// The pause between those tries.
 const NAME_PENDING_PAUSE: Duration = Duration::from_millis(250);
+
+/// What came of a start.
+pub(super) enum Started {
+    /// The container runs; this is its output.
+    Now(Frames),
+    /// An earlier process had asked for that, and it has run since.
+    Before(Timestamp),
+}
 
 impl Life {
     /// A container that is not started: the one that an earlier process made, or a new one.
@@ -203,14 +211,17 @@ impl Life {
         &mut self,
         id: &str,
         permit: OwnedSemaphorePermit,
-    ) -> Result<Frames, Outcome> {
-        if let Some(request) = self.stop.find_request() {
-            return Err(Outcome::new(request.cause, ""));
-        }
+    ) -> Result<Started, Outcome> {
+        self.go_on()?;
         let attempt = self.assignment.attempt;
         let docker = self.shared.docker.clone();
         let infra = |error: CallError| Outcome::new(Cause::Infra, error.to_string());
         let frames = attach(&docker, id).await.map_err(infra)?;
+        if let Some(at) = self.find_late_start(id).await {
+            return Ok(Started::Before(at));
+        }
+        // The attach may have taken long.
+        self.go_on()?;
         tracing::info!(%attempt, "Starting container");
         failpoint!("worker.start.before");
         self.may_run = true;
@@ -223,7 +234,25 @@ impl Life {
         let started_at = clock::wall();
         self.started_at = Some(started_at);
         self.tell(Progress::Started(started_at)).await;
-        Ok(frames)
+        Ok(Started::Now(frames))
+    }
+
+    /// Nothing is started that somebody wants stopped.
+    fn go_on(&self) -> Result<(), Outcome> {
+        match self.stop.find_request() {
+            Some(request) => Err(Outcome::new(request.cause, "")),
+            None => Ok(()),
+        }
+    }
+
+    /// When the container was started after this process found it: the one before may have asked
+    /// for that, and the engine answers late. Another start would run the task a second time.
+    async fn find_late_start(&self, id: &str) -> Option<Timestamp> {
+        if !self.is_resumed {
+            return None;
+        }
+        let (inspected, _) = wait::inspect(&self.shared.docker, id).await;
+        find::started_at(&inspected?)
     }
 
     /// What came of a start that failed. When only its answer was lost, the container goes on. A
