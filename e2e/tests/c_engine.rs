@@ -302,6 +302,26 @@ fn c9_a_container_taken_away_by_hand_costs_an_attempt() {
     rig.check_clean();
 }
 
+#[test]
+fn c9_files_whose_transfer_breaks_off_are_read_again() {
+    let mut rig = Rig::start();
+    // All before the task is there: its number is known.
+    for fault in [Fault::Cut, Fault::Close, Fault::Lose] {
+        rig.engine.once(Call::Archive, "task-1-a1", fault);
+    }
+    rig.engine.once(Call::Archive, "task-1-a1", Fault::Hold);
+    let task = rig.submit("file result whole");
+    rig.engine.wait_journal("the fourth try", |journal| journal.count(Call::Archive, &task) == 4);
+    // The engine is away for longer than anything is tried again.
+    rig.engine.stop(Containers::RunOn);
+    rig.wait_degraded();
+    rig.engine.serve();
+    assert_eq!(causes(&rig.cluster.wait_success(&task)), ["exit"]);
+    let file = rig.cluster.bytes(&format!("/tasks/{task}/files/result"));
+    assert_eq!(file.as_deref(), Some(&b"whole"[..]));
+    rig.check_clean();
+}
+
 /// Submits a task in whose life one call fails once. The fault has to be there before the task is:
 /// there is no other client, so that its number is known.
 fn begin_case(rig: &Rig, next: usize, (call, fault): (Call, Fault)) -> String {

@@ -14,14 +14,15 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use backon::BackoffBuilder;
 use bollard::Docker;
 use bollard::models::MountPoint;
 use bollard::query_parameters::DownloadFromContainerOptionsBuilder;
 use futures_util::TryStreamExt;
 use tokio_util::io::{StreamReader, SyncIoBridge};
 
-use super::engine::chain;
-use super::{DockerSettings, OUTPUT_PATH, VolumeSource};
+use super::engine::CallError;
+use super::{DockerSettings, OUTPUT_PATH, VolumeSource, wait};
 
 /// Most files of one attempt.
 const OUTPUT_FILES_MAX: usize = 10_000;
@@ -35,6 +36,10 @@ const OUTPUT_DEPTH_MAX: usize = 32;
 const OUTPUT_PATH_LEN_MAX: usize = 1024;
 /// How long an archive may take for each next piece.
 const ARCHIVE_IDLE: Duration = Duration::from_mins(1);
+/// How often a transfer that breaks off begins again.
+const ARCHIVE_RETRIES_MAX: usize = 5;
+/// The kind of the error of a transfer that broke off; no disk has it.
+const BROKEN_OFF: io::ErrorKind = io::ErrorKind::ConnectionAborted;
 /// How the worker keeps what it took: for itself, whatever the task's modes were.
 const FILE_MODE: u32 = 0o600;
 
@@ -182,16 +187,35 @@ fn take(from: &Path, to: &Path) -> io::Result<()> {
     fs::set_permissions(to, Permissions::from_mode(FILE_MODE))
 }
 
-/// Takes the files from the archive that the engine makes of the volume.
+/// Takes the files from the archive that the engine makes of the volume. A transfer that breaks off
+/// begins again: only the files would be lost with it, but a task without its result has to run
+/// anew.
 pub(super) async fn gather_archive(docker: &Docker, id: &str, into: &Path) -> io::Result<Gathered> {
+    for pause in wait::pauses().with_max_times(ARCHIVE_RETRIES_MAX).build() {
+        match read_archive(docker, id, into).await {
+            Err(error) if error.kind() == BROKEN_OFF => {
+                tracing::debug!("The files of container {id} are read again: {error}");
+            }
+            result => return result,
+        }
+        tokio::time::sleep(pause).await;
+        // That waits until the engine answers again.
+        wait::inspect(docker, id).await;
+    }
+    read_archive(docker, id, into).await
+}
+
+async fn read_archive(docker: &Docker, id: &str, into: &Path) -> io::Result<Gathered> {
     let options = DownloadFromContainerOptionsBuilder::default().path(OUTPUT_PATH).build();
-    let pieces = docker
-        .download_from_container(id, Some(options))
-        .map_err(|error| io::Error::other(chain(&error)));
+    let pieces = docker.download_from_container(id, Some(options));
+    let pieces = pieces.map_err(|error| match CallError::new("send an archive", &error) {
+        refused @ CallError::Refused { .. } => io::Error::other(refused),
+        lost => io::Error::new(BROKEN_OFF, lost),
+    });
     let pieces = tokio_stream::StreamExt::timeout(pieces, ARCHIVE_IDLE);
     let pieces = tokio_stream::StreamExt::map(pieces, |piece| match piece {
         Ok(piece) => piece,
-        Err(_) => Err(io::Error::other("the engine stopped sending the archive")),
+        Err(_) => Err(io::Error::new(BROKEN_OFF, "the engine stopped sending the archive")),
     });
     let reader = SyncIoBridge::new(StreamReader::new(Box::pin(pieces)));
     let into = into.to_owned();
@@ -229,7 +253,7 @@ fn unpack(reader: impl Read, into: &Path) -> io::Result<Gathered> {
                 fs::create_dir_all(parent)?;
             }
             // `into` holds only what was made here: directories and regular files, no links. What
-            // an earlier process took of the archive is taken again.
+            // was taken of the archive before is taken again.
             io::copy(&mut entry, &mut File::create(&to)?)?;
             fs::set_permissions(&to, Permissions::from_mode(FILE_MODE))?;
             gathered.files.push(path);

@@ -380,7 +380,7 @@ pub(super) async fn inspect(docker: &Docker, id: &str) -> (Option<ContainerInspe
     }
 }
 
-fn pauses() -> ExponentialBuilder {
+pub(super) fn pauses() -> ExponentialBuilder {
     ExponentialBuilder::default()
         .with_min_delay(ENGINE_PAUSE_MIN)
         .with_max_delay(ENGINE_PAUSE_MAX)
