@@ -304,6 +304,7 @@ impl Facts {
         assert_eq!(self.requests, again.requests, "request ids");
         assert_eq!(self.specs, again.specs, "shared specs");
         assert_eq!(self.queue.queued_count, again.queue.queued_count, "tasks that wait");
+        self.queue.assert_follows(again.queue, &self.jobs);
     }
 }
 

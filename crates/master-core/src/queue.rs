@@ -208,4 +208,29 @@ impl Queue {
     pub(crate) fn ready_count(&self) -> u64 {
         self.lines.values().map(|line| line.ready_count).sum()
     }
+
+    /// Panics when this is not what `again`, made from the jobs alone, is with the same tasks
+    /// delayed. For tests and the simulator.
+    pub(crate) fn assert_follows(&self, mut again: Self, jobs: &BTreeMap<JobId, JobRecord>) {
+        for (job, waiting) in &self.jobs {
+            for position in &waiting.delayed {
+                again.delay(&jobs[job], *position);
+            }
+        }
+        assert_eq!(self.sorted_lines(), again.sorted_lines(), "the lines of what waits");
+        let places = |queue: &Self| -> Vec<(JobId, BTreeSet<u32>, BTreeSet<u32>, u64)> {
+            let place = |(job, it): (&JobId, &Waiting)| {
+                (*job, it.returned.clone(), it.delayed.clone(), it.queued)
+            };
+            queue.jobs.iter().map(place).collect()
+        };
+        assert_eq!(places(self), places(&again), "the places of what waits");
+    }
+
+    /// Each shape with its line, whatever its number.
+    fn sorted_lines(&self) -> BTreeMap<&Shape, (&BTreeMap<JobId, u64>, u64, usize)> {
+        assert_eq!(self.numbers.len(), self.lines.len(), "a line for each shape");
+        let lines = self.numbers.iter().map(|(shape, number)| (&**shape, &self.lines[number]));
+        lines.map(|(shape, line)| (shape, (&line.ready, line.ready_count, line.members))).collect()
+    }
 }

@@ -63,9 +63,9 @@ fn a_worker_that_fails_every_task_at_once_is_put_aside_and_its_work_runs_elsewhe
 fn a_failure_after_a_while_says_that_the_worker_works() {
     let mut world = World::new();
     world.hello("worker-1", 4);
+    world.hello("worker-2", 0);
     fail_jobs(&mut world, 1..=20, bounds::QUICK_EXIT_MS);
     assert_eq!(world.standing("worker-1"), Standing::Active);
-    world.hello("worker-2", 0);
     fail_jobs(&mut world, 21..=25, bounds::QUICK_EXIT_MS - 1);
     assert!(put_aside(&world).starts_with("for 30 s more after 5 failures"));
 }

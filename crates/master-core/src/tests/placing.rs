@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use cloudai_model::{Cause, JobShape, TaskSpec};
+use cloudai_scheduler::{Plan, Share};
 
-use super::world::{World, array, ended, spec, started, worker};
+use super::world::{World, array, ended, hello_of, spec, started, worker};
 use crate::{Answer, Command, Input, Placement, Submission, bounds};
 
 #[test]
@@ -197,6 +198,74 @@ fn tiny() -> TaskSpec {
     spec.needs.memory_bytes = 64 << 20;
     spec.needs.storage_bytes = 0;
     spec
+}
+
+#[test]
+fn a_plan_is_wished_for_once_and_only_while_something_can_be_placed() {
+    let mut world = World::new();
+    let tick = |world: &mut World| {
+        drop(world.core.step(world.now(), Input { from: None, command: Command::Tick }));
+    };
+    // A new master has something to look at, but nothing waits.
+    assert!(!world.core.has_ready() && !world.core.take_plan_wish());
+    let now = world.now();
+    let spec = Arc::new(spec(1));
+    let (shape, request, known) = (JobShape::Single, None, None);
+    let command = Command::Submit(Submission { spec, shape, request, known });
+    drop(world.core.step(now, Input { from: None, command }));
+    assert!(world.core.has_ready() && world.core.take_plan_wish());
+    // It waits on, and nothing happened that a plan might use.
+    tick(&mut world);
+    assert!(world.core.has_ready() && !world.core.take_plan_wish());
+}
+
+#[test]
+fn nothing_is_ready_once_everything_runs() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.submit_one(1);
+    assert!(!world.core.has_ready());
+    assert_eq!(world.core.problem().demands, []);
+    assert_eq!(world.core.view(world.now()).waiting, []);
+    world.submit_one(1);
+    assert!(world.core.has_ready());
+}
+
+#[test]
+fn a_share_places_as_many_as_it_says_over_several_jobs() {
+    let mut world = World::new();
+    for _ in 0..3 {
+        world.submit(spec(1), array(1, 2, None));
+    }
+    drop(world.core.step(
+        world.now(),
+        Input {
+            from: None,
+            command: Command::Hello(hello_of("worker-1", 9, None, Some(Vec::new()))),
+        },
+    ));
+    let problem = world.core.problem();
+    assert_eq!(problem.demands.iter().map(|demand| demand.count).collect::<Vec<_>>(), [6]);
+    let plan = Plan { shares: vec![Share { demand: 0, offer: 0, count: 3 }] };
+    drop(world.core.apply_plan(world.now(), &problem, &plan));
+    let held = ["1.1", "1.2", "2.1", "2.2", "3.1", "3.2"].map(|task| world.state(task));
+    let assigned = || "assigned a1 worker-1".to_owned();
+    let queued = || "queued".to_owned();
+    assert_eq!(held, [assigned(), assigned(), assigned(), queued(), queued(), queued()]);
+}
+
+#[test]
+fn an_agent_sees_the_oldest_of_what_waits_and_no_more_than_it_asks_for() {
+    let mut world = World::new();
+    world.submit(spec(1), array(1, 2, Some(1)));
+    world.submit_one(2);
+    world.submit(spec(1), array(5, 7, None));
+    let pending = |count| -> Vec<String> {
+        world.core.pending(count).iter().map(|pending| pending.task.to_string()).collect()
+    };
+    assert_eq!(pending(9), ["task-1.1", "task-2", "task-3.5", "task-3.6", "task-3.7"]);
+    assert_eq!(pending(3), ["task-1.1", "task-2", "task-3.5"]);
+    assert_eq!(pending(0), [""; 0]);
 }
 
 /// What became of one proposal, as text.
