@@ -24,9 +24,19 @@ struct Stream {
 }
 
 impl Stream {
-    /// Says hello as a new process.
-    async fn open(client: &mut Client) -> Self {
+    /// Opens a stream and hears the challenge.
+    async fn begin(client: &mut Client) -> (Self, u64) {
         let (up, said) = mpsc::unbounded_channel();
+        let down = client.session(UnboundedReceiverStream::new(said)).await.unwrap();
+        let mut stream = Self { up, down: down.into_inner(), session: 0 };
+        match stream.next().await {
+            Some(session_down::Message::Challenge(challenge)) => (stream, challenge.nonce),
+            other => panic!("no challenge but {other:?}"),
+        }
+    }
+
+    /// Says hello as a new process; what it is answered.
+    async fn say_hello(&mut self, nonce: u64) -> Option<session_down::Message> {
         let worker = WorkerInfo {
             worker_id: "worker-1".to_owned(),
             worker_ip: "127.0.0.1:1".to_owned(),
@@ -41,11 +51,16 @@ impl Stream {
             storage_bytes: 50 << 30,
             gpu_milli: 0,
         };
-        let hello = Hello { worker: Some(worker), capacity: Some(capacity), ..Hello::default() };
-        up.send(SessionUp { message: Some(session_up::Message::Hello(hello)) }).unwrap();
-        let down = client.session(UnboundedReceiverStream::new(said)).await.unwrap();
-        let mut stream = Self { up, down: down.into_inner(), session: 0 };
-        match stream.next().await {
+        let (worker, capacity) = (Some(worker), Some(capacity));
+        let hello = Hello { worker, capacity, nonce, ..Hello::default() };
+        self.up.send(SessionUp { message: Some(session_up::Message::Hello(hello)) }).unwrap();
+        self.next().await
+    }
+
+    /// Says hello as a new process.
+    async fn open(client: &mut Client) -> Self {
+        let (mut stream, nonce) = Self::begin(client).await;
+        match stream.say_hello(nonce).await {
             Some(session_down::Message::Welcome(welcome)) => stream.session = welcome.session,
             other => panic!("no welcome but {other:?}"),
         }
@@ -194,4 +209,28 @@ async fn c8_replays_are_no_ops() {
     let done = cluster.wait_success("task-2");
     assert_eq!(done["files"].as_array().map_or(0, Vec::len), 0, "{done:#}");
     until("the old stream is closed", || old.up.is_closed().then_some(()));
+}
+
+/// What a process says that is killed, or gives its connection up, may come after what the next one
+/// says: it must neither put that one out nor take its work from it.
+#[tokio::test(flavor = "multi_thread")]
+async fn c8_a_hello_that_comes_too_late_is_refused() {
+    let cluster = Cluster::start();
+    let address = format!("http://{}", cluster.grpc_address());
+    let mut client = MasterWorkerClient::connect(address).await.unwrap();
+    let (mut dead, challenge) = Stream::begin(&mut client).await;
+    let mut alive = Stream::open(&mut client).await;
+    assert_eq!(cluster.submit(&[BUSYBOX]), "task-1");
+    alive.wait_assigned("task-1-a1").await;
+    let refused = |answer: Option<session_down::Message>| match answer {
+        Some(session_down::Message::Refused(refused)) => refused.code,
+        other => panic!("not refused but {other:?}"),
+    };
+    assert_eq!(refused(dead.say_hello(challenge).await), "late");
+    assert_eq!(alive.report(&started(1, "task-1-a1")).await, "");
+    // The challenge of another stream is no answer to that of this one.
+    let (mut other, _) = Stream::begin(&mut client).await;
+    assert_eq!(refused(other.say_hello(challenge).await), "late");
+    assert_eq!(alive.report(&ended(2, "task-1-a1", 0)).await, "forget task-1-a1");
+    cluster.wait_success("task-1");
 }

@@ -7,6 +7,7 @@ mod session;
 mod unary;
 mod upload;
 
+pub(crate) use session::SessionStreams;
 pub(crate) use unary::attach_known;
 
 use std::pin::Pin;
@@ -51,6 +52,7 @@ pub(crate) struct Services {
     pub(crate) files: Arc<TaskFiles>,
     pub(crate) usage: Arc<UsageTable>,
     pub(crate) agents: Arc<AgentRecord>,
+    pub(crate) sessions: Arc<SessionStreams>,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -203,7 +205,7 @@ impl MasterWorker for Services {
         &self,
         request: Request<Streaming<cluster::SessionUp>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        session::open(self.clone(), request.into_inner()).await.map(Response::new)
+        Ok(Response::new(session::open(self.clone(), request.into_inner())))
     }
 
     async fn push_log(

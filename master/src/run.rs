@@ -161,6 +161,7 @@ impl Master {
             files,
             usage,
             agents,
+            sessions: Arc::default(),
             shutdown: shutdown.clone(),
         };
         let grpc = tokio::spawn(async move { Ok(grpc::serve(grpc_listener, services).await?) });

@@ -33,13 +33,12 @@ mod unary;
 mod uplink;
 mod upload;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cloudai_model::{HelloNumber, Resources, WorkerId};
+use cloudai_model::{Resources, WorkerId};
 use cloudai_proto::convert::{Hello, Registration};
 use cloudai_worker_core::LedgerConfig;
 use tokio_util::sync::CancellationToken;
@@ -133,12 +132,6 @@ pub async fn run(
     result
 }
 
-/// The standard library's hasher is seeded by the operating system; that is all the chance that is
-/// needed here.
-fn draw_process() -> u64 {
-    RandomState::new().build_hasher().finish().max(1)
-}
-
 fn hello(config: &WorkerConfig, listening: SocketAddr, capacity: Resources) -> Hello {
     let host = match config.host.parse::<std::net::Ipv6Addr>() {
         Ok(host) => format!("[{host}]"),
@@ -155,6 +148,6 @@ fn hello(config: &WorkerConfig, listening: SocketAddr, capacity: Resources) -> H
         volumes: config.volumes.keys().cloned().collect(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         degraded: None,
-        number: Some(HelloNumber { process: draw_process(), number: 0 }),
+        nonce: 0,
     }
 }

@@ -1,10 +1,12 @@
-//! The session stream to the master: opened with a hello, open once the master said welcome.
+//! The session stream to the master: it begins with the master's challenge, which a hello answers,
+//! and is open once the master said welcome.
 //! Knows the wire; knows no ledger. Read next: `session.rs`, which uses it.
 
 use std::time::Duration;
 
 use cloudai_model::{Monotonic, Session};
 use cloudai_proto::cluster::{Refused, SessionDown, SessionUp, Welcome, session_down};
+use cloudai_proto::convert::{Hello, to_wire};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio::time::{Interval, MissedTickBehavior};
@@ -15,7 +17,7 @@ use tonic::transport::Endpoint;
 use crate::telemetry;
 use crate::uplink;
 
-/// How long the master may take from the hello to its welcome.
+/// How long the master may take from the connection to its welcome.
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
 /// How many messages wait for the connection; behind them, changes gather in the ledger and go out
 /// in one report.
@@ -75,36 +77,52 @@ impl From<Refused> for LinkError {
     }
 }
 
-/// Connects, says hello and waits for the welcome.
+/// Connects, answers the challenge with the hello and waits for the welcome. `said_at` is when the
+/// hello was made: what it says was true then, and leases begin anew from then.
 pub(crate) async fn open(
     endpoint: Endpoint,
-    hello: SessionUp,
-    hello_sent_at: Monotonic,
+    hello: Hello,
+    said_at: Monotonic,
 ) -> Result<Link, LinkError> {
     let unreachable = |error| LinkError::Unreachable(uplink::innermost(&error).to_string());
     let channel = endpoint.connect().await.map_err(unreachable)?;
     let (up, receiver) = mpsc::channel(UP_LEN_MAX);
-    up.try_send(hello).map_err(|_| LinkError::Silent)?;
     let opening = async {
         let mut client = uplink::client(channel);
         let call = client.session(ReceiverStream::new(receiver)).await;
         let unreachable = |status| LinkError::Unreachable(uplink::words(&status));
         let mut down = call.map_err(unreachable)?.into_inner();
-        let first = down.message().await.map_err(unreachable)?;
-        Ok::<_, LinkError>((first, down))
+        let nonce = match next(&mut down).await? {
+            Some(session_down::Message::Challenge(challenge)) => challenge.nonce,
+            other => return Err(unexpected("a challenge", other)),
+        };
+        let hello = to_wire::hello(&Hello { nonce, ..hello });
+        up.try_send(hello).map_err(|_| LinkError::Silent)?;
+        match next(&mut down).await? {
+            Some(session_down::Message::Welcome(welcome)) if welcome.session != 0 => {
+                Ok((welcome, down))
+            }
+            other => Err(unexpected("a welcome", other)),
+        }
     };
-    let (first, down) =
-        tokio::time::timeout(WELCOME_TIMEOUT, opening).await.map_err(|_| LinkError::Silent)??;
-    match first.and_then(|down| down.message) {
-        Some(session_down::Message::Welcome(welcome)) if welcome.session != 0 => Ok(Link {
-            session: Session(welcome.session),
-            hello_sent_at,
-            heartbeat: heartbeat(&welcome),
-            up,
-            down,
-        }),
-        Some(session_down::Message::Refused(refused)) => Err(refused.into()),
-        other => Err(LinkError::Nonsense(format!("a welcome was due, {}", kind(other.as_ref())))),
+    let opened = tokio::time::timeout(WELCOME_TIMEOUT, opening).await;
+    let (welcome, down) = opened.map_err(|_| LinkError::Silent)??;
+    let (session, heartbeat) = (Session(welcome.session), heartbeat(&welcome));
+    Ok(Link { session, hello_sent_at: said_at, heartbeat, up, down })
+}
+
+async fn next(
+    down: &mut Streaming<SessionDown>,
+) -> Result<Option<session_down::Message>, LinkError> {
+    let message = down.message().await;
+    let message = message.map_err(|status| LinkError::Unreachable(uplink::words(&status)))?;
+    Ok(message.and_then(|down| down.message))
+}
+
+fn unexpected(due: &str, came: Option<session_down::Message>) -> LinkError {
+    match came {
+        Some(session_down::Message::Refused(refused)) => refused.into(),
+        other => LinkError::Nonsense(format!("{due} was due, {}", kind(other.as_ref()))),
     }
 }
 
@@ -119,7 +137,8 @@ fn heartbeat(welcome: &Welcome) -> Interval {
 const fn kind(message: Option<&session_down::Message>) -> &'static str {
     match message {
         None => "nothing came",
-        Some(session_down::Message::Welcome(_)) => "one without a session came",
+        Some(session_down::Message::Challenge(_)) => "a challenge came",
+        Some(session_down::Message::Welcome(_)) => "a welcome without a session came",
         Some(session_down::Message::Orders(_)) => "orders came",
         Some(session_down::Message::Refused(_)) => "a refusal came",
     }

@@ -44,7 +44,7 @@ const STOP_MARGIN: Duration = Duration::from_secs(20);
 /// What a session is opened with.
 #[derive(Debug)]
 pub(crate) struct Identity {
-    /// The hello; its session and what is held are filled in each time.
+    /// The hello; its session, what is held and the challenge's nonce are filled in each time.
     pub(crate) hello: Hello,
     /// The master's address, for people.
     pub(crate) master: String,
@@ -193,14 +193,9 @@ impl SessionLoop {
         self.health.degraded.mark_unchanged();
         let degraded = self.find_degraded();
         let session = self.ledger.session();
-        // A hello that was given up may still come, after this one.
-        if let Some(number) = &mut self.identity.hello.number {
-            number.number += 1;
-        }
         let hello = Hello { session, held, degraded, ..self.identity.hello.clone() };
         failpoint!("worker.hello.before_send");
-        let opening =
-            link::open(self.identity.endpoint.clone(), to_wire::hello(&hello), clock::mono());
+        let opening = link::open(self.identity.endpoint.clone(), hello, clock::mono());
         self.connection = Connection::Opening(Box::pin(opening));
     }
 

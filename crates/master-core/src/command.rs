@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, HelloNumber, JOBS_PER_SECOND_MAX, JobId, JobShape, RequestId,
-    Resources, Session, ShapeError, SpecError, TaskId, TaskSpec, WorkerId, WorkerKind,
+    AttemptId, AttemptReport, JOBS_PER_SECOND_MAX, JobId, JobShape, RequestId, Resources, Session,
+    ShapeError, SpecError, TaskId, TaskSpec, WorkerId, WorkerKind,
 };
 use thiserror::Error;
 
 /// Names whoever waits for an answer; the core only hands it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
+
+/// A session stream of this master process, counted as they open. Whoever says hello over it has
+/// answered the challenge with which it opened, so he lived after it had its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamNo(pub u64);
 
 /// A command and who waits for its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,8 +123,8 @@ pub struct WorkerHello {
     pub held: Option<Vec<AttemptReport>>,
     /// Why it should get no new work, in words; `None` when it is well.
     pub degraded: Option<String>,
-    /// Which of the process's hellos this is; `None` for a unary worker, which registers once.
-    pub number: Option<HelloNumber>,
+    /// The stream that it came over; `None` for a unary worker, which has none.
+    pub stream: Option<StreamNo>,
 }
 
 /// A task and the worker that is to run it.
@@ -204,8 +209,8 @@ pub enum Rejection {
     /// Another process registered under this worker's id since.
     #[error("another process has registered as worker '{0}' since; this one must end")]
     Superseded(WorkerId),
-    /// Its process has said hello again since.
-    #[error("a later hello of the same process of worker '{0}' came first")]
+    /// The worker has said hello over a later stream since.
+    #[error("worker '{0}' has said hello again since")]
     LateHello(WorkerId),
     /// The session was never given, or the worker is not known.
     #[error("worker '{0}' is not registered here: register first")]

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, Event, HelloNumber, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
+    AttemptId, Event, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
 };
 use cloudai_scheduler::{Demand, Offer, Plan, Problem, Standing};
 
 use crate::batch::{Batch, Effect, Order};
-use crate::command::{Answer, Command, Input, Placement};
+use crate::command::{Answer, Command, Input, Placement, StreamNo};
 use crate::facts::{Facts, RestoreError, WorkerFacts};
 use crate::liveness::{Alarm, Alarms, Liveness};
 use crate::pace::Pace;
@@ -104,8 +104,9 @@ pub struct Core {
     pub(crate) plan_wanted: bool,
     /// Reports that the fence refused, in this run.
     pub(crate) stale_reports: u64,
-    /// The last hello that was taken from each worker, in this run.
-    pub(crate) hellos: BTreeMap<WorkerId, HelloNumber>,
+    /// The stream of the last hello that was taken from each worker. No stream outlives the master
+    /// process, so there is nothing to store.
+    pub(crate) hellos: BTreeMap<WorkerId, StreamNo>,
     pub(crate) pace: Pace,
     /// See [`Core::set_store_full`].
     pub(crate) store_full: bool,

@@ -23,8 +23,8 @@ mod view;
 
 pub use batch::{Batch, Effect, Order};
 pub use command::{
-    Answer, CancelTarget, Command, FullReport, Input, Placement, Refused, Rejection, Submission,
-    Token, WorkerHello,
+    Answer, CancelTarget, Command, FullReport, Input, Placement, Refused, Rejection, StreamNo,
+    Submission, Token, WorkerHello,
 };
 pub use core::{Core, Settings, bounds};
 pub use explain::{Explanation, Wait, WorkerVerdict};

@@ -35,4 +35,4 @@ pub use spec::{
     TaskType, limits,
 };
 pub use time::{Monotonic, NAP_MS_MAX, Now, Timestamp};
-pub use worker::{HelloNumber, WorkerKind, WorkerRecord};
+pub use worker::{WorkerKind, WorkerRecord};

@@ -13,16 +13,6 @@ pub enum WorkerKind {
     Unary,
 }
 
-/// Which hello of which process: a hello that was given up may come after the next one, over its
-/// old connection, and is told by this.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HelloNumber {
-    /// Drawn by the worker process at its start; never 0.
-    pub process: u64,
-    /// Counts the hellos of the process from 1.
-    pub number: u64,
-}
-
 /// A worker as it registered last. Whether it is alive is not stored: it is derived from when it
 /// was heard last.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -167,9 +167,6 @@ impl World {
         }
         it.stash = None;
         self.close_worker_streams(worker);
-        if self.plant != Some(Plant::DeadHello) {
-            self.take_back_hellos(worker);
-        }
         self.queue.after(down_ms, Happening::WorkerStarts { worker });
         true
     }

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use cloudai_master_core::{
-    Answer, Batch, CancelTarget, Command, Effect, FullReport, Input, Order, Rejection, WorkerHello,
+    Answer, Batch, CancelTarget, Command, Effect, FullReport, Input, Order, Rejection, StreamNo,
+    WorkerHello,
 };
 use cloudai_model::{
     AttemptReport, LiveState, Now, ReportWhat, Session, TaskId, WorkerId, WorkerKind,
@@ -56,19 +57,21 @@ impl World {
         let worker = plan.id.clone();
         let (command, from) = match message {
             Up::End => return self.close_at_master(id),
-            Up::Hello { number, session, held, degraded } => {
-                let is_numbered = self.plant != Some(Plant::LateHello);
+            Up::Begin => return self.challenge(id),
+            Up::Hello { session, held, degraded } => {
+                let capacity = plan.capacity;
+                let stream = self.find_number(id);
                 let hello = WorkerHello {
                     id: worker,
                     session,
                     kind: WorkerKind::Session,
                     address: String::new(),
-                    capacity: plan.capacity,
+                    capacity,
                     volumes: BTreeSet::new(),
                     version: String::new(),
                     held: Some(held),
                     degraded,
-                    number: is_numbered.then_some(number),
+                    stream,
                 };
                 (Command::Hello(hello), Asker::Hello(id))
             }
@@ -85,6 +88,32 @@ impl World {
         };
         self.net.stream(id).is_reading = true;
         self.put_in(Message { command, from });
+    }
+
+    /// Counts a stream and lets whoever opened it prove that he lives.
+    fn challenge(&mut self, id: StreamId) {
+        self.net.stream(id).number = self.draw_stream_number();
+        self.send_down(id, Down::Challenge);
+        self.read_on(id);
+    }
+
+    fn draw_stream_number(&mut self) -> Option<StreamNo> {
+        let process = self.master.process.as_mut()?;
+        process.streams += 1;
+        Some(StreamNo(process.streams))
+    }
+
+    /// The number of a stream over which a hello came.
+    fn find_number(&mut self, id: StreamId) -> Option<StreamNo> {
+        let stream = &self.net.streams[id.0];
+        let (number, life) = (stream.number, stream.worker_life);
+        match self.plant {
+            Some(Plant::LateHello) => None,
+            Some(Plant::DeadHello) if self.workers[stream.worker].life_up() != Some(life) => {
+                self.draw_stream_number()
+            }
+            _ => number,
+        }
     }
 
     /// Puts a message into the inbox.

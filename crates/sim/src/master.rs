@@ -42,6 +42,8 @@ pub(crate) struct Process {
     pub(crate) links: BTreeMap<WorkerId, (Session, StreamId)>,
     pub(crate) inbox: VecDeque<Message>,
     last_token: u64,
+    /// How many session streams it has challenged.
+    pub(crate) streams: u64,
     /// What the node's clock showed when it started: its own clock began there.
     started: Monotonic,
     wake_at_ms: Option<u64>,
@@ -142,6 +144,7 @@ impl World {
             links: BTreeMap::new(),
             inbox: VecDeque::new(),
             last_token: 0,
+            streams: 0,
             started,
             wake_at_ms: None,
             pending: None,

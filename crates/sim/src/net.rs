@@ -2,12 +2,13 @@
 //! and single calls, which can be late, lost or doubled. It carries messages and reads none.
 //!
 //! A cut is no break: what is sent into a cut waits, as TCP does, and comes when the cut is over,
-//! even after both ends have long given the connection up.
+//! even after both ends have long given the connection up, or its process is gone.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use cloudai_model::{AttemptId, AttemptReport, HelloNumber, Session, StopReason, TaskSpec};
+use cloudai_master_core::StreamNo;
+use cloudai_model::{AttemptId, AttemptReport, Session, StopReason, TaskSpec};
 use fastrand::Rng;
 
 use crate::faults::{Class, Way};
@@ -26,8 +27,9 @@ pub(crate) struct StreamId(pub(crate) usize);
 /// From a worker to the master.
 #[derive(Debug)]
 pub(crate) enum Up {
+    /// The stream itself.
+    Begin,
     Hello {
-        number: HelloNumber,
         session: Option<Session>,
         held: Vec<AttemptReport>,
         degraded: Option<String>,
@@ -45,6 +47,7 @@ pub(crate) enum Up {
 /// From the master to a worker.
 #[derive(Debug)]
 pub(crate) enum Down {
+    Challenge,
     Welcome(Session),
     Refused(Refusal),
     Orders(Orders),
@@ -84,9 +87,13 @@ pub(crate) struct Stream {
     pub(crate) received: VecDeque<Up>,
     /// Whether the master's reader waits for the heart.
     pub(crate) is_reading: bool,
+    /// As the master counted it when it challenged it.
+    pub(crate) number: Option<StreamNo>,
     /// As the master welcomed it.
     pub(crate) session: Option<Session>,
     pub(crate) heard_at_ms: u64,
+    /// Nothing that is sent up arrives before.
+    slow_until_ms: u64,
 }
 
 /// One direction: messages in order, and how many of them a cut holds back.
@@ -130,6 +137,11 @@ impl Net {
     pub(crate) fn stream(&mut self, id: StreamId) -> &mut Stream {
         &mut self.streams[id.0]
     }
+
+    /// What is sent up from now on does not arrive before.
+    pub(crate) fn slow_down(&mut self, id: StreamId, until_ms: u64) {
+        self.stream(id).slow_until_ms = until_ms;
+    }
 }
 
 impl World {
@@ -168,21 +180,22 @@ impl World {
             down: Lane::default(),
             received: VecDeque::new(),
             is_reading: false,
+            number: None,
             session: None,
             heard_at_ms: self.queue.now_ms(),
+            slow_until_ms: 0,
         });
         self.queue.after(SILENCE_MS_MAX, Happening::MasterListens { stream: id });
+        self.send_up(id, Up::Begin);
         Some(id)
     }
 
     pub(crate) fn send_up(&mut self, id: StreamId, message: Up) {
-        let delay_ms = self.draw_delay_ms();
-        self.send_up_after(id, message, delay_ms);
-    }
-
-    pub(crate) fn send_up_after(&mut self, id: StreamId, message: Up, delay_ms: u64) {
-        self.net.stream(id).up.under_way.push_back(message);
-        self.queue.after(delay_ms, Happening::MasterHears { stream: id });
+        let at_ms = self.queue.now_ms() + self.draw_delay_ms();
+        let stream = self.net.stream(id);
+        stream.up.under_way.push_back(message);
+        let at_ms = at_ms.max(stream.slow_until_ms);
+        self.queue.at(at_ms, Happening::MasterHears { stream: id });
     }
 
     pub(crate) fn send_down(&mut self, id: StreamId, message: Down) {
@@ -208,15 +221,6 @@ impl World {
         let stream = self.net.stream(id);
         if std::mem::take(&mut stream.is_open_at_worker) {
             self.send_up(id, Up::End);
-        }
-    }
-
-    /// Hellos of a process that is gone do not come any more: the master cannot tell yet that the
-    /// process after it said hello before (a planted bug lets them through, so that this stays
-    /// seen).
-    pub(crate) fn take_back_hellos(&mut self, worker: usize) {
-        for stream in self.net.streams.iter_mut().filter(|stream| stream.worker == worker) {
-            stream.up.under_way.retain(|message| !matches!(message, Up::Hello { .. }));
         }
     }
 

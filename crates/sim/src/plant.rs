@@ -30,8 +30,8 @@ pub enum Plant {
     CancelTooMany,
     /// A cancel is now and then refused, as if nothing lived that it is about.
     CancelRefused,
-    /// The number of a hello is not looked at, so that one that was given up counts when it comes
-    /// late.
+    /// It is not looked at over which stream a hello came, so that one that was given up counts
+    /// when it comes late.
     LateHello,
     /// A restarted worker does not read the ends that the process before recorded.
     RecordForgotten,
@@ -39,7 +39,7 @@ pub enum Plant {
     AdoptRestarts,
     /// A restarted worker does not know that the process before it stopped an attempt.
     StopForgotten,
-    /// A hello of a process that is gone comes after that of the process after it.
+    /// A hello of a process that is gone counts as the latest, whenever it comes.
     DeadHello,
     /// The same turn gives another order of events each time.
     Chance,

@@ -5,9 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use cloudai_model::{
-    AttemptId, AttemptReport, Cause, HelloNumber, Outcome, ReportWhat, Session, Timestamp,
-};
+use cloudai_model::{AttemptId, AttemptReport, Cause, Outcome, ReportWhat, Session, Timestamp};
 use cloudai_worker_core::{Effect, Input, Ledger, RefusalReason};
 use fastrand::Rng;
 
@@ -22,6 +20,8 @@ use crate::world::{Happening, World};
 
 /// How long a master may take to welcome a hello, in milliseconds.
 const WELCOME_MS_MAX: u64 = 5_000;
+/// How long a hello that is given up may still be under way, in milliseconds.
+const LATE_HELLO_MS_MAX: u64 = 20_000;
 /// How often everything that is held is reported, in milliseconds.
 const HEARTBEAT_MS: u64 = 5_000;
 /// First and longest pause between two tries to connect, before jitter, in milliseconds.
@@ -52,9 +52,9 @@ pub(crate) struct Worker {
 pub(crate) struct Process {
     pub(crate) ledger: Ledger,
     pub(crate) runs: BTreeMap<AttemptId, Run>,
-    /// How many hellos it has said.
-    hellos: u64,
     connection: Connection,
+    /// What it answers to the challenge of the stream that opens.
+    hello: Option<Up>,
     pause_ms: u64,
     notes: VecDeque<AttemptReport>,
     full_due: bool,
@@ -75,8 +75,8 @@ impl Process {
         Self {
             ledger,
             runs: BTreeMap::new(),
-            hellos: 0,
             connection: Connection::Waiting,
+            hello: None,
             pause_ms: PAUSE_MS_MIN,
             notes: VecDeque::new(),
             full_due: false,
@@ -274,13 +274,10 @@ impl World {
 
     fn connect(&mut self, worker: usize) {
         let now_ms = self.queue.now_ms();
-        let life = self.workers[worker].life;
         let Some(process) = self.workers[worker].process.as_mut() else { return };
         if process.connection != Connection::Waiting {
             return;
         }
-        let mut number = HelloNumber { process: u64::from(life), number: process.hellos + 1 };
-        process.hellos += 2;
         let held = process.ledger.begin_stream();
         let session = process.ledger.session();
         self.oracle.leases.stream_begins(worker);
@@ -289,24 +286,31 @@ impl World {
             self.wait_to_connect(worker);
             return;
         };
+        let count = held.len();
         if let Some(process) = self.workers[worker].process.as_mut() {
             process.connection = Connection::Opening { stream, hello_at_ms: now_ms };
+            process.hello = Some(Up::Hello { session, held, degraded });
         }
-        let count = held.len();
-        self.say_at(
-            worker,
-            format_args!("hello on stream {}: {session:?}, holds {count}", stream.0),
-        );
-        if self.workers[worker].random.u8(0..100) < self.rates.late_hello_percent
-            && let Some(given_up) = self.open_stream(worker)
-        {
-            self.report.count(Class::HelloLate);
-            let hello = Up::Hello { number, session, held: held.clone(), degraded: None };
-            self.send_up_after(given_up, hello, 2 * WELCOME_MS_MAX);
-        }
-        number.number += 1;
-        self.send_up(stream, Up::Hello { number, session, held, degraded });
+        self.say_at(worker, format_args!("opens stream {}: {session:?}, holds {count}", stream.0));
         self.plan_worker(worker, WELCOME_MS_MAX, WorkerWhat::WelcomeOverdue(stream));
+    }
+
+    fn on_challenge(&mut self, worker: usize, id: StreamId) {
+        let Some(process) = self.workers[worker].process.as_mut() else { return };
+        if !matches!(process.connection, Connection::Opening { stream, .. } if stream == id) {
+            return;
+        }
+        let Some(hello) = process.hello.take() else { return };
+        self.say_at(worker, format_args!("hello on stream {}", id.0));
+        let random = &mut self.workers[worker].random;
+        if random.u8(0..100) >= self.rates.late_hello_percent {
+            return self.send_up(id, hello);
+        }
+        self.report.count(Class::HelloLate);
+        self.net.slow_down(id, self.queue.now_ms() + random.u64(0..=LATE_HELLO_MS_MAX));
+        self.send_up(id, hello);
+        self.close_at_worker(id);
+        self.on_stream_lost(worker, id);
     }
 
     fn wait_to_connect(&mut self, worker: usize) {
@@ -377,6 +381,7 @@ impl World {
             return;
         }
         match message {
+            Down::Challenge => self.on_challenge(worker, id),
             Down::Welcome(session) => self.on_welcome(worker, id, session),
             Down::Orders(orders) => self.on_orders(worker, orders),
             Down::Refused(refusal) => self.on_refused(worker, id, refusal),

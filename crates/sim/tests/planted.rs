@@ -53,3 +53,8 @@ fn a_late_hello_that_counts_is_seen() {
     let found = run_many(1, 50, 1, Some(Plant::LateHello)).failure;
     assert!(found.is_some(), "the judge finds the planted bug");
 }
+
+#[test]
+fn a_hello_of_the_dead_that_counts_is_seen() {
+    check(Plant::DeadHello, "at most one attempt of a task holds a valid lease");
+}

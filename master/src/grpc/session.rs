@@ -1,13 +1,18 @@
-//! The session of one of our own workers: reports up, orders down, on one stream.
+//! The session of one of our own workers: challenge, hello and welcome, then reports up and orders
+//! down, on one stream. It must never take a hello that does not answer its stream's challenge.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use cloudai_failpoint::{ENABLED, failpoint};
-use cloudai_master_core::{Answer, Command, FullReport, Rejection, WorkerHello};
+use cloudai_master_core::{Answer, Command, FullReport, Rejection, StreamNo, WorkerHello};
 use cloudai_model::{AttemptReport, ReportWhat, Session, WorkerId, WorkerKind};
-use cloudai_proto::cluster::{Refused, SessionDown, SessionUp, Welcome, session_down, session_up};
-use cloudai_proto::convert::{Change, Orders, Report, from_wire, to_wire};
+use cloudai_proto::cluster::{
+    Challenge, Refused, SessionDown, SessionUp, Welcome, session_down, session_up,
+};
+use cloudai_proto::convert::{Change, Hello, Orders, Report, from_wire, to_wire};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
@@ -24,17 +29,56 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// Silence after which a stream is given up; the worker opens a new one.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Registers the worker and starts both directions.
-pub(super) async fn open(
-    services: Services,
-    mut up: Streaming<SessionUp>,
-) -> Result<Outbound<SessionDown>, Status> {
+/// Counts the session streams of this process.
+#[derive(Debug, Default)]
+pub(crate) struct SessionStreams(AtomicU64);
+
+impl SessionStreams {
+    fn next(&self) -> StreamNo {
+        StreamNo(self.0.fetch_add(1, Ordering::SeqCst) + 1)
+    }
+}
+
+/// Challenges whoever is there; what he answers begins a session.
+pub(super) fn open(services: Services, up: Streaming<SessionUp>) -> Outbound<SessionDown> {
+    // The number first: who answers the challenge lived after it was given.
+    let stream = services.sessions.next();
+    let nonce = draw_nonce();
+    let challenge = session_down::Message::Challenge(Challenge { nonce });
+    let challenge = SessionDown { message: Some(challenge) };
+    let greeted = greet(services, up, stream, nonce);
+    let session = futures_util::TryStreamExt::try_flatten(futures_util::stream::once(greeted));
+    Box::pin(tokio_stream::once(Ok(challenge)).chain(session))
+}
+
+/// The standard library's hasher is seeded by the operating system; that is all the chance that is
+/// needed here.
+fn draw_nonce() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// Waits for the hello that answers the challenge.
+async fn read_hello(up: &mut Streaming<SessionUp>) -> Result<Hello, Status> {
     let first = tokio::time::timeout(HELLO_TIMEOUT, up.message()).await;
     let first = first.map_err(|_| Status::deadline_exceeded("no hello came"))??;
-    let Some(session_up::Message::Hello(hello)) = first.and_then(|first| first.message) else {
-        return Err(Status::invalid_argument("the first message of a session is hello"));
-    };
-    let hello = from_wire::hello(hello)?;
+    match first.and_then(|first| first.message) {
+        Some(session_up::Message::Hello(hello)) => Ok(from_wire::hello(hello)?),
+        _ => Err(Status::invalid_argument("the first message of a session is hello")),
+    }
+}
+
+/// Registers the worker and starts both directions.
+async fn greet(
+    services: Services,
+    mut up: Streaming<SessionUp>,
+    stream: StreamNo,
+    nonce: u64,
+) -> Result<Outbound<SessionDown>, Status> {
+    let hello = read_hello(&mut up).await?;
+    if hello.nonce != nonce {
+        let words = "the hello does not answer the challenge of its stream";
+        return Ok(Box::pin(tokio_stream::once(Ok(refused("late", words.to_owned())))));
+    }
     failpoint!("master.hello.received");
     let worker = hello.worker.id.clone();
     let (orders, given) = mpsc::channel(LINK_LEN_MAX);
@@ -50,7 +94,7 @@ pub(super) async fn open(
         version: hello.version,
         held: Some(hello.held),
         degraded: hello.degraded,
-        number: hello.number,
+        stream: Some(stream),
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
         Answer::Welcome(session) => {

@@ -72,7 +72,7 @@ pub(super) async fn register(
         version: String::new(),
         held: None,
         degraded: None,
-        number: None,
+        stream: None,
     });
     match services.heart.hello(command, link).await.map_err(|error| heart_status(&error))? {
         Answer::Welcome(_) => {

@@ -189,6 +189,7 @@ mod tests {
             files: Arc::new(TaskFiles::new(dir)),
             usage: Arc::new(UsageTable::default()),
             agents: Arc::new(AgentRecord::new(None)),
+            sessions: Arc::default(),
             shutdown,
         }
     }
@@ -214,7 +215,7 @@ mod tests {
             version: String::new(),
             held: (kind == WorkerKind::Session).then(Vec::new),
             degraded: None,
-            number: None,
+            stream: None,
         })
     }
 

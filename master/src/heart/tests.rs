@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cloudai_database::SqliteStore;
-use cloudai_master_core::{FullReport, Submission, Wait, WorkerHello};
+use cloudai_master_core::{FullReport, StreamNo, Submission, Wait, WorkerHello};
 use cloudai_model::{
     AttemptReport, Cause, JobShape, Outcome, ReportWhat, RequestId, Resources, TaskSpec,
     TaskStatus, Timestamp, WorkerKind,
@@ -51,7 +51,7 @@ fn hello(session: Option<Session>, kind: WorkerKind, address: String) -> Command
     let held = (kind == WorkerKind::Session).then(Vec::new);
     let (volumes, version) = (BTreeSet::new(), String::new());
     let capacity = Resources { cpu_milli: 64_000, ..TaskSpec::DEFAULT_NEEDS };
-    let (id, degraded, number) = (worker(), None, None);
+    let (id, degraded, stream) = (worker(), None, None);
     Command::Hello(WorkerHello {
         id,
         session,
@@ -62,7 +62,7 @@ fn hello(session: Option<Session>, kind: WorkerKind, address: String) -> Command
         version,
         held,
         degraded,
-        number,
+        stream,
     })
 }
 
@@ -323,6 +323,19 @@ async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on(
     }
     let view = soon("a view", heart.view()).await.expect("whoever only looks is answered");
     assert_eq!(view.workers.len(), 1);
+    // The same of a hello: the one that was not stored is no later one than itself.
+    let outcome = Outcome::new(Cause::Exit(0), "");
+    let what = ReportWhat::Ended { started_at: None, outcome, at: Timestamp(1) };
+    let held = Some(vec![AttemptReport { attempt, what }]);
+    let (orders, mut given) = mpsc::channel(LINK_LEN_MAX);
+    let via = orders.downgrade();
+    let link = Link { worker: worker(), kind: WorkerKind::Session, orders };
+    let greeting = hello(Some(session), WorkerKind::Session, "127.0.0.1:1".to_owned());
+    let Command::Hello(greeting) = greeting else { unreachable!("it is a hello") };
+    let stream = Some(StreamNo(2));
+    let greeting = Command::Hello(WorkerHello { held, stream, ..greeting });
+    let answer = soon("a welcome", heart.hello(greeting, link)).await.unwrap();
+    assert_eq!(answer, Answer::Welcome(session));
     is_full.store(false, Ordering::SeqCst);
     soon("an answer with room", heart.report(ended(4), via)).await.unwrap();
     let orders = soon("a forget", given.recv()).await.unwrap();

@@ -439,7 +439,7 @@ fn sign_of_life(command: &Command) -> Option<Command> {
             version: hello.version.clone(),
             held: None,
             degraded: hello.degraded.clone(),
-            number: hello.number,
+            stream: hello.stream,
         })),
         _ => None,
     }

@@ -138,7 +138,7 @@ impl World {
             version: String::new(),
             held: Some(Vec::new()),
             degraded: None,
-            number: None,
+            stream: None,
         };
         match self.heart.command(Command::Hello(hello)).await.unwrap() {
             Answer::Welcome(session) => session,

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, Cause, HelloNumber, Invocation, Limits, Mount, Network, Origin,
-    Outcome, PullPolicy, ReportWhat, Resources, RetryPolicy, Session, StopReason, TaskSpec,
-    TaskType, Timestamp, Usage, WorkerId, limits,
+    AttemptId, AttemptReport, Cause, Invocation, Limits, Mount, Network, Origin, Outcome,
+    PullPolicy, ReportWhat, Resources, RetryPolicy, Session, StopReason, TaskSpec, TaskType,
+    Timestamp, Usage, WorkerId, limits,
 };
 
 use super::{
@@ -140,8 +140,7 @@ pub fn hello(hello: cluster::Hello) -> Result<Hello, ConvertError> {
         volumes: hello.volumes.into_iter().collect::<BTreeSet<_>>(),
         version: hello.version,
         degraded: degraded(hello.degraded),
-        number: (hello.process != 0)
-            .then_some(HelloNumber { process: hello.process, number: hello.number }),
+        nonce: hello.nonce,
     })
 }
 

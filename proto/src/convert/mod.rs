@@ -17,8 +17,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, AttemptReport, HelloNumber, Outcome, Resources, Session, StopReason, TaskSpec,
-    Timestamp, Usage, WorkerId,
+    AttemptId, AttemptReport, Outcome, Resources, Session, StopReason, TaskSpec, Timestamp, Usage,
+    WorkerId,
 };
 
 /// Bytes in a GiB.
@@ -84,8 +84,8 @@ pub struct Hello {
     pub version: String,
     /// Why it should get no new work; `None` when it is well. At most [`DEGRADED_LEN_MAX`] bytes.
     pub degraded: Option<String>,
-    /// Which of the process's hellos this is; `None` when the process does not number them.
-    pub number: Option<HelloNumber>,
+    /// That of the challenge that it answers.
+    pub nonce: u64,
 }
 
 /// One message of a worker in a session.

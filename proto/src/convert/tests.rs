@@ -204,7 +204,7 @@ proptest! {
             volumes: BTreeSet::from(["data".to_owned()]),
             version: "0.1.0".into(),
             degraded,
-            number: Some(HelloNumber { process: u64::MAX, number: 7 }),
+            nonce: u64::MAX,
         };
         let session_up::Message::Hello(wire) = unwrap_up(to_wire::hello(&hello)) else { panic!() };
         prop_assert_eq!(from_wire::hello(wire).unwrap(), hello);

@@ -213,8 +213,7 @@ pub fn hello(hello: &Hello) -> cluster::SessionUp {
         version: hello.version.clone(),
         capacity: Some(amounts(hello.worker.capacity)),
         degraded: hello.degraded.clone().unwrap_or_default(),
-        process: hello.number.map_or(0, |number| number.process),
-        number: hello.number.map_or(0, |number| number.number),
+        nonce: hello.nonce,
     }))
 }
 

@@ -195,7 +195,7 @@ pub mod session_up {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SessionDown {
-    #[prost(oneof = "session_down::Message", tags = "1, 2, 3")]
+    #[prost(oneof = "session_down::Message", tags = "1, 2, 3, 4")]
     pub message: ::core::option::Option<session_down::Message>,
 }
 /// Nested message and enum types in `SessionDown`.
@@ -208,9 +208,18 @@ pub mod session_down {
         Orders(super::Orders),
         #[prost(message, tag = "3")]
         Refused(super::Refused),
+        #[prost(message, tag = "4")]
+        Challenge(super::Challenge),
     }
 }
-/// The first message of a stream.
+/// The master's first message of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Challenge {
+    /// Drawn anew for each stream.
+    #[prost(uint64, tag = "1")]
+    pub nonce: u64,
+}
+/// The worker's first message of a stream, after the challenge.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Hello {
     #[prost(message, optional, tag = "1")]
@@ -231,12 +240,9 @@ pub struct Hello {
     /// As in FullReport.
     #[prost(string, tag = "7")]
     pub degraded: ::prost::alloc::string::String,
-    /// Drawn at random when the process starts; 0 when it numbers nothing.
+    /// That of the stream's challenge.
     #[prost(uint64, tag = "8")]
-    pub process: u64,
-    /// Counts the hellos of the process from 1: one that comes after a later one is refused.
-    #[prost(uint64, tag = "9")]
-    pub number: u64,
+    pub nonce: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Amounts {
@@ -260,7 +266,8 @@ pub struct Welcome {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Refused {
     /// superseded: another process has this id now. unknown: say hello with session 0.
-    /// invalid: the hello makes no sense. late: the same process has said hello again since.
+    /// invalid: the hello makes no sense. late: it does not answer the challenge of this stream, or
+    /// the worker has said hello over a later stream since; a process that reads this tries again.
     #[prost(string, tag = "1")]
     pub code: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]

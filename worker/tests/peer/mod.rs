@@ -29,6 +29,9 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+/// What every stream is challenged with.
+const NONCE: u64 = u64::MAX;
+
 /// Longer than any state takes to come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -281,12 +284,20 @@ impl MasterWorker for Service {
         request: Request<Streaming<SessionUp>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let mut up = request.into_inner();
-        let Some(session_up::Message::Hello(hello)) = up.message().await?.unwrap().message else {
-            panic!("a hello comes first")
-        };
         let (down, receiver) = mpsc::channel(16);
-        let hello = from_wire::hello(hello).unwrap();
-        self.sessions.send(Session { hello, up, down }).await.unwrap();
+        let challenge = session_down::Message::Challenge(Challenge { nonce: NONCE });
+        down.send(Ok(SessionDown { message: Some(challenge) })).await.unwrap();
+        let sessions = self.sessions.clone();
+        tokio::spawn(async move {
+            // A worker that goes before it said hello is of no interest.
+            let Ok(Some(first)) = up.message().await else { return };
+            let Some(session_up::Message::Hello(hello)) = first.message else {
+                panic!("a hello comes first: {first:?}")
+            };
+            let hello = from_wire::hello(hello).unwrap();
+            assert_eq!(hello.nonce, NONCE, "the hello answers the challenge");
+            sessions.send(Session { hello, up, down }).await.unwrap();
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 

@@ -19,20 +19,25 @@ pub(crate) fn hello(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut B
         core.stale_reports += 1;
         return Answer::Rejected(Rejection::LateHello(hello.id));
     }
-    let (id, number) = (hello.id.clone(), hello.number);
+    let (id, stream) = (hello.id.clone(), hello.stream);
     let answer = answer(core, now, hello, batch);
-    if let (Answer::Welcome(_), Some(number)) = (&answer, number) {
-        core.hellos.insert(id, number);
+    if let (Answer::Welcome(_), Some(stream)) = (&answer, stream) {
+        core.hellos.insert(id, stream);
     }
     answer
 }
 
-/// Whether the same process has said hello since. What this one says of attempts is old, and a new
+/// Whether the worker has said hello since: what this one says of attempts is old, and a new
 /// session would put the process out that goes on.
+///
+/// A worker has one process at a time, and that one stream at a time; each lives until it has
+/// answered the challenge of its stream. So the one that began later has the stream with the higher
+/// number, however long the hello of the other was under way; one of the same stream is the same
+/// hello, in a turn that was not stored. This is what the third step of TCP's handshake is for: to
+/// tell old openings from new ones (RFC 9293, section 3.5).
 fn is_late(core: &Core, hello: &WorkerHello) -> bool {
     let last = core.hellos.get(&hello.id);
-    last.zip(hello.number)
-        .is_some_and(|(last, this)| last.process == this.process && this.number <= last.number)
+    last.zip(hello.stream).is_some_and(|(last, this)| this < *last)
 }
 
 fn answer(core: &mut Core, now: Now, hello: WorkerHello, batch: &mut Batch) -> Answer {

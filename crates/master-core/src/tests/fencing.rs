@@ -1,10 +1,10 @@
 //! Reports that are not of the current attempt, worker and session change nothing.
 
-use cloudai_model::{AttemptId, Cause, Event, HelloNumber, Session, Timestamp};
+use cloudai_model::{AttemptId, Cause, Event, Session, Timestamp};
 use cloudai_scheduler::Standing;
 
 use super::world::{World, accepted, ended, ended_after, hello_of, started, worker};
-use crate::{Answer, Command, FullReport, Rejection, WorkerHello, bounds};
+use crate::{Answer, Command, FullReport, Rejection, StreamNo, WorkerHello, bounds};
 
 #[test]
 fn a_report_of_an_old_session_counts_for_nothing() {
@@ -193,28 +193,63 @@ fn a_session_that_this_history_never_gave_registers_anew_and_is_not_told_to_end(
     assert_eq!(world.turn(goodbye).0, answer);
 }
 
+fn hello_over(stream: u64, session: Option<u64>, held: &[&str]) -> Command {
+    let held = held.iter().map(|attempt| accepted(attempt)).collect();
+    let stream = Some(StreamNo(stream));
+    Command::Hello(WorkerHello { stream, ..hello_of("worker-1", 1, session, Some(held)) })
+}
+
 #[test]
-fn a_hello_that_comes_after_a_later_one_of_its_process_is_refused() {
-    let hello = |process, number, session: Option<u64>, held: &[&str]| {
-        let held = held.iter().map(|attempt| accepted(attempt)).collect();
-        let number = Some(HelloNumber { process, number });
-        Command::Hello(WorkerHello { number, ..hello_of("worker-1", 1, session, Some(held)) })
-    };
+fn a_hello_over_an_older_stream_is_refused() {
     let welcome = |session| Answer::Welcome(Session(session));
     let late = || Answer::Rejected(Rejection::LateHello(worker("worker-1")));
     let mut world = World::new();
-    assert_eq!(world.turn(hello(9, 2, None, &[])).0, welcome(1));
+    assert_eq!(world.turn(hello_over(2, None, &[])).0, welcome(1));
     world.submit_one(1);
-    for (number, session) in [(1, None), (2, None), (1, Some(1))] {
-        assert_eq!(world.turn(hello(9, number, session, &[])), (late(), String::new()));
+    for (stream, session) in [(1, None), (1, Some(1))] {
+        let stale = world.core.stale_reports;
+        assert_eq!(world.turn(hello_over(stream, session, &[])), (late(), String::new()));
+        assert_eq!(world.core.stale_reports, stale + 1);
     }
     assert_eq!(world.state("task-1"), "assigned a1 worker-1");
     // The store did not keep a turn: the connections, and what comes over them, are still there.
     let snapshot = world.core.facts().snapshot();
     world.core = world.core.reload(snapshot, world.now()).unwrap();
-    assert_eq!(world.turn(hello(9, 1, None, &[])).0, late());
-    assert_eq!(world.turn(hello(9, 3, Some(1), &["task-1-a1"])).0, welcome(1));
-    // Another process draws another number and counts from the beginning.
-    assert_eq!(world.turn(hello(7, 1, None, &["task-1-a1"])).0, welcome(2));
+    assert_eq!(world.turn(hello_over(1, None, &[])).0, late());
+    for stream in [2, 3] {
+        assert_eq!(world.turn(hello_over(stream, Some(1), &["task-1-a1"])).0, welcome(1));
+    }
     assert_eq!(world.state("task-1"), "assigned a1 worker-1");
+}
+
+#[test]
+fn a_hello_of_a_killed_process_does_not_put_the_next_one_out() {
+    let mut world = World::new();
+    assert_eq!(world.turn(hello_over(1, None, &[])).0, Answer::Welcome(Session(1)));
+    // The process comes back over stream 2 and is killed; what it said is still under way.
+    let of_the_dead = |session| hello_over(2, session, &[]);
+    assert_eq!(world.turn(hello_over(3, None, &[])).0, Answer::Welcome(Session(2)));
+    world.submit_one(1);
+    world.report("worker-1", 2, started("task-1-a1"));
+    let late = Answer::Rejected(Rejection::LateHello(worker("worker-1")));
+    for session in [None, Some(1)] {
+        assert_eq!(world.turn(of_the_dead(session)), (late.clone(), String::new()));
+    }
+    assert_eq!(world.state("task-1"), "running a1 worker-1");
+    assert_eq!(world.session("worker-1"), 2);
+}
+
+#[test]
+fn the_order_of_hellos_is_that_of_one_worker() {
+    let mut world = World::new();
+    let other = |stream, session| {
+        let stream = Some(StreamNo(stream));
+        Command::Hello(WorkerHello { stream, ..hello_of("worker-2", 1, session, Some(vec![])) })
+    };
+    assert_eq!(world.turn(hello_over(7, None, &[])).0, Answer::Welcome(Session(1)));
+    assert_eq!(world.turn(other(3, None)).0, Answer::Welcome(Session(2)));
+    // A hello that was not welcomed puts no other one off.
+    let unknown = Answer::Rejected(Rejection::NotRegistered(worker("worker-2")));
+    assert_eq!(world.turn(other(9, Some(5))).0, unknown);
+    assert_eq!(world.turn(other(4, Some(2))).0, Answer::Welcome(Session(2)));
 }

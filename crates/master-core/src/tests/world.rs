@@ -259,7 +259,7 @@ pub(super) fn hello_of(
         version: String::new(),
         held,
         degraded: None,
-        number: None,
+        stream: None,
     }
 }
 
