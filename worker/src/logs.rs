@@ -6,7 +6,8 @@
 //!
 //! A log that ended is the head, a record of what is missing, and the segments that are left, one
 //! behind the other; its files are never joined, so that ending costs neither time nor disk. Its
-//! head is then read-only, which is how a restarted worker knows that it ended. Read next:
+//! head is read-only once the disk has all of that, which is how a restarted worker knows that it
+//! ended. Read next:
 //! `logs/disk.rs` (what is written), `logs/tail.rs` (the ring), `push.rs` (how it reaches the
 //! master) and `cloudai_proto::log_record` (the bytes).
 
@@ -53,8 +54,8 @@ enum State {
     Finished,
 }
 
-/// The pusher's end: how long the log is, and its bytes. When the writer is gone, the last length
-/// is final.
+/// The pusher's end: how long the log is, and its bytes. When the writer has ended it, or is gone,
+/// the last length is final.
 #[derive(Debug, Clone)]
 pub struct LogSpool {
     path: PathBuf,
@@ -91,7 +92,7 @@ fn reopen_bounded(path: PathBuf, bounds: Bounds, reads: &Arc<Semaphore>) -> (Log
     let opening = tokio::spawn(async move {
         let _read = reads.acquire_owned().await;
         let disk = spawn_blocking(move || Disk::reopen(path, bounds, extent)).await.ok()?;
-        (!disk.is_finished()).then(|| Box::new(disk))
+        (!disk.is_final()).then(|| Box::new(disk))
     });
     (LogWriter { state: State::Opening(opening) }, spool)
 }
@@ -151,11 +152,26 @@ impl LogWriter {
         }
     }
 
-    /// Ends the log: when this returns, its length is final and its end can be read.
-    pub async fn finish(&mut self) {
-        let Some(mut disk) = self.take_disk().await else { return };
-        // It ends early only with the runtime; the next process then goes on with the log.
-        drop(spawn_blocking(move || disk.finish()).await);
+    /// Ends the log: when this returns, its length is final and its end can be read. An error says
+    /// that the disk does not take the mark of what it refused before: the log is not ended for the
+    /// next process, until this is called again and goes well.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        let Some(mut disk) = self.take_disk().await else { return Ok(()) };
+        let finishing = spawn_blocking(move || {
+            let finished = disk.finish();
+            (disk, finished)
+        });
+        // Without an answer only when the runtime ends; the next process then goes on with the log.
+        let (disk, finished) = finishing.await.map_err(io::Error::other)?;
+        if finished.is_err() {
+            self.state = State::Idle(disk);
+        }
+        finished
+    }
+
+    /// Hands the log on; nothing more is written here.
+    pub(crate) fn take(&mut self) -> Self {
+        Self { state: std::mem::replace(&mut self.state, State::Finished) }
     }
 
     /// The files, once no write is under way. Nothing is lost when this future is dropped.
@@ -208,17 +224,20 @@ impl LogSpool {
             return self.wait_beyond(read).await;
         }
         self.found().await;
-        match self.extent.has_changed() {
-            Ok(_) => LogLength::Open(self.length()),
-            Err(_) => LogLength::Final(self.length()),
+        // Gone without a final length is its writer only when the process ends.
+        if self.extent.has_changed().is_err() || self.extent.borrow().is_final {
+            LogLength::Final(self.length())
+        } else {
+            LogLength::Open(self.length())
         }
     }
 
     /// Waits until the log has more than `read` bytes or is final, and gives its length.
     pub async fn wait_beyond(&mut self, read: u64) -> LogLength {
-        let grown = self.extent.wait_for(|extent| extent.length() > read).await;
-        match grown.map(|extent| extent.length()) {
-            Ok(length) => LogLength::Open(length),
+        let is_due = |extent: &Extent| extent.is_final || extent.length() > read;
+        match self.extent.wait_for(is_due).await.map(|extent| extent.length()) {
+            Ok(length) if length > read => LogLength::Open(length),
+            Ok(length) => LogLength::Final(length),
             Err(_) => LogLength::Final(self.length()),
         }
     }
@@ -229,7 +248,7 @@ impl LogSpool {
 pub enum LogLength {
     /// So far.
     Open(u64),
-    /// For good: its writer is gone.
+    /// For good: its writer ended it, or is gone.
     Final(u64),
 }
 

@@ -235,8 +235,9 @@ async fn live(
         let begin = match how {
             How::Run(begin) => begin,
             How::Deliver(ended) => {
-                // The ledger knows the end.
-                context.closing.run_until_cancelled(channels.log.finish()).await;
+                // The ledger knows the end. What the disk refuses of it, the next process tells as
+                // this one does.
+                let _ = context.closing.run_until_cancelled(channels.log.finish()).await;
                 return ended.files;
             }
         };

@@ -53,7 +53,8 @@ pub(super) struct Disk {
     /// What is to be stored next, and scratch space for its records.
     input: (LogStream, Timestamp, Vec<u8>),
     records: Vec<u8>,
-    is_finished: bool,
+    /// The note at the end that the disk has yet to take.
+    last_note: Vec<u8>,
 }
 
 impl Disk {
@@ -68,7 +69,7 @@ impl Disk {
             refused: Seen::default(),
             input: (LogStream::Gap, Timestamp(0), Vec::new()),
             records: Vec::new(),
-            is_finished: false,
+            last_note: Vec::new(),
         }
     }
 
@@ -93,7 +94,7 @@ impl Disk {
         (self.head, self.tail, self.seen) = (head, tail, seen);
         self.extent.send_modify(|extent| extent.head = head_length);
         if is_finished {
-            self.finish();
+            self.show();
         }
     }
 
@@ -101,8 +102,9 @@ impl Disk {
         self.seen.into()
     }
 
-    pub(super) fn is_finished(&self) -> bool {
-        self.is_finished
+    /// Whether all of it is shown: it takes nothing more.
+    pub(super) fn is_final(&self) -> bool {
+        self.extent.borrow().is_final
     }
 
     /// Takes what is to be stored next; cheap.
@@ -115,6 +117,9 @@ impl Disk {
 
     /// Stores what was loaded; waits for the disk.
     pub(super) fn store(&mut self) {
+        if self.is_final() {
+            return;
+        }
         let (stream, at, input) = &mut self.input;
         let (stream, at, input) = (*stream, *at, std::mem::take(input));
         for piece in input.chunks(RECORD_LEN_MAX) {
@@ -171,7 +176,14 @@ impl Disk {
         };
         head.append(records)?;
         let length = head.length();
-        self.extent.send_modify(|extent| extent.head = length);
+        // A final one shows the same bytes already, as a note from memory.
+        self.extent.send_if_modified(|extent| {
+            let grows = !extent.is_final;
+            if grows {
+                extent.head = length;
+            }
+            grows
+        });
         Ok(())
     }
 
@@ -188,26 +200,31 @@ impl Disk {
         Ok(self.tail.insert(Tail::new(self.path.clone(), self.bounds.segment, head)))
     }
 
-    /// Ends the log for good and shows the whole of it.
-    pub(super) fn finish(&mut self) {
-        self.show();
+    /// Shows the whole of the log and ends it for good, unless the disk does not take its end: to
+    /// be tried again, for the next process would miss it.
+    pub(super) fn finish(&mut self) -> io::Result<()> {
+        if !self.is_final() {
+            self.show();
+        }
+        self.store_last_note()?;
         if self.head.is_some()
             && let Err(error) = make_read_only(&self.path)
         {
             tracing::debug!("Cannot mark {} as finished: {error}", self.path.display());
         }
+        Ok(())
     }
 
     /// Shows the whole of the log as it is.
     fn show(&mut self) {
-        self.is_finished = true;
-        let mut rest = Vec::new();
         let refused = std::mem::take(&mut self.refused);
         self.records.clear();
         self.note_refused(refused, clock::wall());
+        self.last_note = std::mem::take(&mut self.records);
+        let mut rest = Vec::new();
         // What the disk still refuses is told all the same: the note is read from memory.
-        if !refused.is_nothing() && self.append(refused, clock::wall()).is_err() {
-            rest.push(Part::Note(std::mem::take(&mut self.records)));
+        if self.store_last_note().is_err() {
+            rest.push(Part::Note(self.last_note.clone()));
         }
         if let Some(tail) = &self.tail {
             let missing = tail.missing().map(|(missing, at)| {
@@ -218,13 +235,29 @@ impl Disk {
             });
             rest.splice(0..0, missing.into_iter().chain(tail.parts()));
         }
-        self.extent.send_modify(|extent| extent.rest = rest.into());
+        self.extent.send_modify(|extent| {
+            (extent.rest, extent.is_final) = (rest.into(), true);
+        });
+    }
+
+    /// Nothing that is shown moves: the note may go beyond the bounds, which leave room for it.
+    fn store_last_note(&mut self) -> io::Result<()> {
+        let note = std::mem::take(&mut self.last_note);
+        let stored = match &mut self.tail {
+            _ if note.is_empty() => Ok(()),
+            Some(tail) => tail.append_last(&note, clock::wall()),
+            None => self.append_head(&note),
+        };
+        if stored.is_err() {
+            self.last_note = note;
+        }
+        stored
     }
 }
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        if !self.is_finished {
+        if !self.is_final() {
             self.show();
         }
     }

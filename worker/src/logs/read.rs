@@ -45,6 +45,8 @@ pub(super) struct Extent {
     pub(super) found: Found,
     pub(super) head: u64,
     pub(super) rest: Arc<[Part]>,
+    /// Whether all of it is here and nothing of it changes any more.
+    pub(super) is_final: bool,
 }
 
 impl Extent {

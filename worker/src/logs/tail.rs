@@ -214,6 +214,18 @@ impl Tail {
         Ok(())
     }
 
+    /// Appends the last record, which may go beyond a segment's bound: nothing is dropped for it.
+    pub(super) fn append_last(&mut self, record: &[u8], at: Timestamp) -> io::Result<()> {
+        if self.current.is_none() {
+            self.rotate(at)?;
+        }
+        if let (Some(current), Some(last)) = (&mut self.current, self.segments.back_mut()) {
+            current.append(record)?;
+            last.length = current.length();
+        }
+        Ok(())
+    }
+
     /// Begins a new segment in place of the oldest.
     fn rotate(&mut self, at: Timestamp) -> io::Result<()> {
         let sequence = self.next_sequence;

@@ -80,7 +80,7 @@ async fn beyond_its_bound_a_log_keeps_its_head_and_its_tail_and_marks_the_gap() 
                 Gap the log grows beyond its bound of 300 bytes: its end follows when the task has \
                 ended\n";
     assert_eq!(text(&spool).await, head, "a follower is told why nothing comes");
-    writer.finish().await;
+    writer.finish().await.unwrap();
     // Two lines fit into a segment, and the last segment of the four has one or two.
     let gap = "Gap 720 bytes of stdout and 0 bytes of stderr (90 lines) are missing here: the log \
                is longer than 300 bytes\n";
@@ -94,7 +94,7 @@ async fn a_log_that_just_fits_has_no_gap() {
     let dir = tempfile::tempdir().unwrap();
     let (mut writer, spool) = open_bounded(dir.path().join("log"), SMALL);
     write(&mut writer, &["a", "b", "c", "d", "e"]).await;
-    writer.finish().await;
+    writer.finish().await.unwrap();
     let all = text(&spool).await;
     assert!(!all.contains("missing"), "{all}");
     assert!(all.starts_with("Stdout a\nStdout b\n") && all.ends_with("d\nStdout e\n"), "{all}");
@@ -109,7 +109,7 @@ async fn a_log_never_takes_more_disk_than_its_bound_and_keeps_that_much() {
         writer.write(LogStream::Stdout, at(), &vec![b'x'; length]).await;
         assert!(on_disk(dir.path()) <= bound);
     }
-    writer.finish().await;
+    writer.finish().await.unwrap();
     assert!(on_disk(dir.path()) <= bound);
     assert!((bound * 3 / 4..=bound).contains(&spool.length()), "{}", spool.length());
     assert!(text(&spool).await.contains("are missing here: the log is longer than 2097152 bytes"));
@@ -137,10 +137,61 @@ async fn what_the_disk_refused_to_the_end_is_told_nevertheless() {
     let (mut writer, mut spool) = open(dir.path().join("not-there").join("log"), 2 << 20);
     write(&mut writer, &["lost"]).await;
     assert_eq!(spool.wait_now_or_beyond(false, 0).await, LogLength::Open(0));
-    writer.finish().await;
+    writer.finish().await.unwrap_err();
+    assert_eq!(spool.wait_now_or_beyond(false, 0).await, LogLength::Final(spool.length()));
     let want = "Gap 4 bytes of stdout and 0 bytes of stderr (0 lines) are missing here: the disk \
                 refused them\n";
     assert_eq!(text(&spool).await, want);
+}
+
+#[tokio::test]
+async fn a_log_is_not_ended_for_the_next_process_while_the_disk_refuses_its_end() {
+    // The disk refuses the head, the first segment, and one in the place of another.
+    check_refused_end(0, "log").await;
+    check_refused_end(2, "log.tail0").await;
+    check_refused_end(100, "log.tail1").await;
+}
+
+/// After `count` lines, what stands in the place of the file `in_the_way` is a folder.
+async fn check_refused_end(count: usize, in_the_way: &str) {
+    let (dir, next) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (path, in_the_way) = (dir.path().join("log"), dir.path().join(in_the_way));
+    let (mut writer, spool) = open_bounded(path.clone(), SMALL);
+    write(&mut writer, &vec!["12345678"; count]).await;
+    if count == 100 {
+        std::fs::remove_file(&in_the_way).unwrap();
+    }
+    std::fs::create_dir(&in_the_way).unwrap();
+    write(&mut writer, &["all lost"]).await;
+    writer.finish().await.unwrap_err();
+    let all = text(&spool).await;
+    let note = "Gap 8 bytes of stdout and 0 bytes of stderr (0 lines) are missing here: the disk \
+                refused them\n";
+    assert!(all.ends_with(note), "{all}");
+
+    // Killed now, the next process goes on where the disk stands.
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), next.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let (mut again, again_spool, copied) = reopened(next.path().join("log"), SMALL).await;
+    assert_eq!(copied.stdout_bytes, 8 * count as u64);
+    write(&mut again, &["all lost"]).await;
+    again.finish().await.unwrap();
+    let all_again = text(&again_spool).await;
+    assert!(all_again.ends_with("Stdout all lost\n"), "{all_again}");
+
+    // Once the disk takes the end, the log is final, with what was shown.
+    std::fs::remove_dir(&in_the_way).unwrap();
+    write(&mut writer, &["too late"]).await;
+    writer.finish().await.unwrap();
+    assert_eq!(text(&spool).await, all);
+    let (mut writer, spool, copied) = reopened(path, SMALL).await;
+    assert_eq!(copied, Copied::default());
+    write(&mut writer, &["too late"]).await;
+    assert_eq!(text(&spool).await, all);
 }
 
 #[tokio::test]
@@ -153,7 +204,7 @@ async fn a_write_that_is_given_up_is_written_nevertheless() {
         assert!(polled.is_pending() || polled.is_ready());
     }
     write(&mut writer, &["two"]).await;
-    writer.finish().await;
+    writer.finish().await.unwrap();
     assert_eq!(text(&spool).await, "Stdout one\nStdout two\n");
 }
 
@@ -164,7 +215,7 @@ async fn a_finished_log_is_final_when_it_is_reopened_and_takes_nothing_more() {
         let path = dir.path().join("log");
         let (mut writer, spool) = open_bounded(path.clone(), SMALL);
         write(&mut writer, &vec!["12345678"; count]).await;
-        writer.finish().await;
+        writer.finish().await.unwrap();
         let want = text(&spool).await;
         let (mut writer, mut spool, _) = reopened(path, SMALL).await;
         assert_eq!(spool.found().await, Some(spool.length()));
@@ -219,7 +270,7 @@ async fn whoever_needs_a_log_waits_until_it_is_read() {
     }
     write(&mut writer, &["after"]).await;
     assert_eq!(text(&spool).await, "Stdout before\nStdout after\n");
-    writer.finish().await;
+    writer.finish().await.unwrap();
     assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(37));
 }
 
@@ -239,7 +290,7 @@ async fn a_writer_that_goes_before_the_end_leaves_the_log_open_to_the_next_proce
         assert_eq!(spool.wait_beyond(u64::MAX).await, LogLength::Final(spool.length()));
         (writer, spool, _) = reopened(path.clone(), SMALL).await;
     }
-    writer.finish().await;
+    writer.finish().await.unwrap();
     let all = text(&spool).await;
     let lines = all.lines().filter(|line| line.starts_with("Stdout")).collect::<Vec<_>>();
     assert_eq!(lines, ["Stdout one", "Stdout two", "Stdout three", "Stdout four"]);
@@ -251,7 +302,7 @@ async fn a_new_log_has_nothing_of_an_older_one_of_its_name() {
     let path = dir.path().join("log");
     let (mut writer, _) = open_bounded(path.clone(), SMALL);
     write(&mut writer, &["12345678"; 100]).await;
-    writer.finish().await;
+    writer.finish().await.unwrap();
     let (mut writer, _) = open_bounded(path.clone(), SMALL);
     write(&mut writer, &["new"]).await;
     std::mem::forget(writer);
@@ -331,7 +382,7 @@ async fn check_steps(steps: Vec<Step>) {
             }
         }
     }
-    writer.finish().await;
+    writer.finish().await.unwrap();
     let (mut reader, mut decoder) = (spool.reader(), Decoder::default());
     decoder.push(&reader_all(&mut reader).await);
     let mut kept = [Vec::new(), Vec::new()];

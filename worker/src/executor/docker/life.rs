@@ -84,14 +84,18 @@ pub(super) async fn live(
         at: clock::wall(),
         files: Vec::new(),
     });
-    life.log.finish().await;
+    let finished = life.log.finish().await;
     if ended.outcome.cause == Cause::Infra {
         life.shared.suspicion.notify_one();
     }
     let (attempt, outcome) = (life.assignment.attempt, &ended.outcome);
     tracing::info!(%attempt, "Container completed: {} {}", outcome.cause, outcome.message);
     failpoint!("worker.ended.before_record");
-    let recorded = life.record.ended(&ended).await;
+    let recorded = match finished {
+        Ok(()) => life.record.ended(&ended).await,
+        // The next process would look for nothing behind the end.
+        Err(error) => Err(error),
+    };
     failpoint!("worker.ended.after_record");
     let is_left = match recorded {
         Ok(()) => false,
@@ -194,8 +198,8 @@ impl Life {
             %attempt,
             "Cannot keep the end: {error}. Container {container} stays until that can be done"
         );
-        let (record, ended) = (self.record.clone(), ended.clone());
-        let kept = Kept { attempt, container, record, ended };
+        let (log, record, ended) = (self.log.take_log(), self.record.clone(), ended.clone());
+        let kept = Kept { attempt, container, log, record, ended };
         self.shared.lives.spawn(kept.until_recorded(Arc::clone(&self.shared)));
         true
     }

@@ -2,6 +2,7 @@
 //! byte, and read again from the engine's own record when that connection broke. It must never wait
 //! for ever on an engine, and never mix the two streams. Read next: `crate::logs`.
 
+use std::io;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -213,9 +214,14 @@ impl LogCopy {
         }
     }
 
-    /// Ends the log; its end can be read from now on.
-    pub(super) async fn finish(&mut self) {
-        self.log.finish().await;
+    /// Ends the log; its end can be read from now on. See [`LogWriter::finish`].
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        self.log.finish().await
+    }
+
+    /// The log, when nothing more is copied.
+    pub(super) fn take_log(&mut self) -> LogWriter {
+        self.log.take()
     }
 
     async fn read_again(&mut self, docker: &Docker, id: &str) -> Result<(), String> {
