@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::backend::{Backend, BackendError, Request, Response};
 use crate::failure::Failure;
+use crate::grammar::flag_of;
 use crate::id::{JobRef, TaskRef};
 
 /// Waits between the tries of a submit that met a busy or vanishing master.
@@ -204,7 +205,10 @@ impl Client {
             }
             _ => error.message,
         };
-        Failure { hint: error.hint, code: Some(error.code), ..Failure::new(message) }
+        let flag = error.field.as_deref().and_then(flag_of);
+        let by_flag = || flag.map(|flag| format!("{flag} sets it"));
+        let hint = error.hint.or_else(by_flag);
+        Failure { hint, code: Some(error.code), ..Failure::new(message) }
     }
 }
 

@@ -208,6 +208,11 @@ pub(crate) fn parse_array(text: &str) -> Result<ArrayRange, String> {
     Ok(ArrayRange { first, last, at_once })
 }
 
+/// Reads how often something is done again.
+pub(crate) fn parse_times(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| "must be a whole number, 0 or more".to_owned())
+}
+
 /// Reads `name:/path` or `name:/path:ro`.
 pub(crate) fn parse_volume(text: &str) -> Result<Volume, String> {
     let mut parts = text.split(':');
@@ -356,6 +361,14 @@ mod tests {
         assert!(parse_array("1-5%0").unwrap_err().contains("never run"));
         for text in ["", "-", "1-", "-5", "1-5%", "1-5%x", "+1-5", "1-2-3", "1-99999999999"] {
             assert!(parse_array(text).unwrap_err().contains("is no range"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_times_is_whole_and_not_negative() {
+        assert_eq!(parse_times("0"), Ok(0));
+        for text in ["-1", "1.5", "x", "", "99999999999"] {
+            assert!(parse_times(text).unwrap_err().contains("whole number"), "{text}");
         }
     }
 

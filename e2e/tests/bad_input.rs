@@ -63,10 +63,15 @@ fn needs_that_make_no_sense_are_refused_by_name() {
         ("--gpus", "-1"),
         ("--pids-limit", "0"),
         ("--timeout", "-1s"),
+        ("--grace", "-1s"),
+        ("--lease", "0s"),
+        ("--retries", "-1"),
     ] {
         let ran = cluster.cli(&["submit", flag, value, BUSYBOX]);
         ran.check(2, &["error:", flag, value]);
     }
+    let below = cluster.cli(&["submit", "--lease", "14s", BUSYBOX]);
+    below.check(125, &["lease_ms: 14000 is out of bounds", "hint: --lease sets it"]);
     for (field, value) in [
         ("cpus", json!(0)),
         ("cpus", json!(-1)),

@@ -146,6 +146,8 @@ fn a_backup_or_restore_that_makes_no_sense_is_refused_and_says_what_to_do() {
     let in_use = cluster.cli(&["restore", &backup, "--data-dir", data]);
     in_use.check(125, &["is in use by another master"]);
     assert_eq!(cluster.stop_master(), 0);
+    let not_there = run(&mut cluster.command(&["master", "--data-dir", &backup]));
+    not_there.check(125, &["is a backup", &format!("cloudai restore {backup} --data-dir NEW")]);
     let occupied = cluster.cli(&["restore", &backup, "--data-dir", data]);
     occupied.check(2, &["is not empty", "another --data-dir"]);
     cluster.cli(&["backup"]).check(2, &["DIR"]);
@@ -182,6 +184,10 @@ fn a_damaged_store_is_refused_with_what_to_do() {
         fs::write(&store, bytes).unwrap();
         let words = ["is damaged", "Nothing was changed", "cloudai restore BACKUP --data-dir NEW"];
         check_refused(&cluster, &store, &words);
+        let (to, from) = (cluster.dir().join("backup"), cluster.data_dir());
+        let backup = cluster.cli(&["backup", text(&to), "--data-dir", text(&from)]);
+        backup.check(125, &[&format!("the store {} is damaged", store.display())]);
+        assert!(!to.exists());
     }
     fs::write(&store, "this is a letter to my landlord, and no database").unwrap();
     check_refused(&cluster, &store, &["Nothing was changed"]);

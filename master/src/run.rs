@@ -47,7 +47,7 @@ pub enum MasterError {
     },
     /// The data directory holds what belongs to a store, and no store.
     #[error(
-        "{path} holds '{found}' but no store (cloudai.db): a restore into it did not come to its \
+        "{path} holds '{found}' but no store (cloudai.db) with it: a restore into it did not come to its \
          end, or the store was taken away. Nothing was changed. Run 'cloudai restore BACKUP \
          --data-dir NEW' again into an empty directory and start the master there, or put the store \
          back",
@@ -58,6 +58,17 @@ pub enum MasterError {
         path: PathBuf,
         /// What is there.
         found: &'static str,
+    },
+    /// The data directory is a backup.
+    #[error(
+        "{path} is a backup, and no master runs in one: what was given since would be given again. \
+         Nothing was changed. Run 'cloudai restore {path} --data-dir NEW' and start the master \
+         there",
+        path = path.display()
+    )]
+    IsBackup {
+        /// The directory.
+        path: PathBuf,
     },
     /// A port cannot be had.
     #[error(
@@ -220,6 +231,9 @@ fn open_store(data_dir: &Path) -> Result<Box<dyn Store>, MasterError> {
     std::fs::create_dir_all(data_dir).map_err(unusable)?;
     // Whoever works there now is named rather than what it has made so far.
     drop(DirLock::take(data_dir)?);
+    if backup::is_backup(data_dir).map_err(unusable)? {
+        return Err(MasterError::IsBackup { path });
+    }
     if let Some(found) = backup::find_orphan(data_dir).map_err(unusable)? {
         return Err(MasterError::NoStore { path, found });
     }
@@ -328,12 +342,31 @@ mod tests {
             }
             assert!(!dir.path().join("cloudai.db").exists(), "{left}");
         }
-        // The store comes last: where it stands, the restore is whole.
+        // The store comes last: where it stands, the restore is whole. One without a byte is none.
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("tasks")).unwrap();
+        std::fs::write(dir.path().join("cloudai.db"), "").unwrap();
         drop(open_store(dir.path()).unwrap());
         std::fs::create_dir_all(dir.path().join("tasks/1")).unwrap();
         std::fs::create_dir(dir.path().join("restoring")).unwrap();
-        open_store(dir.path()).unwrap();
+        drop(open_store(dir.path()).unwrap());
+        std::fs::write(dir.path().join("cloudai.db"), "").unwrap();
+        let emptied = open_store(dir.path()).map(|_| "it was begun anew").unwrap_err();
+        assert!(matches!(emptied, MasterError::NoStore { .. }), "{emptied}");
+        std::fs::remove_dir_all(dir.path().join("tasks")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("restoring")).unwrap();
+        std::fs::write(dir.path().join("cloudai.db-wal"), "x").unwrap();
+        let emptied = open_store(dir.path()).map(|_| "it was begun anew").unwrap_err();
+        assert!(emptied.to_string().contains("holds 'cloudai.db-wal' but no store"), "{emptied}");
+    }
+
+    #[test]
+    fn a_backup_is_no_data_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(open_store(dir.path()).unwrap());
+        std::fs::write(dir.path().join("backup.json"), "{}").unwrap();
+        let refused = open_store(dir.path()).map(|_| "it was opened").unwrap_err();
+        let want = format!("cloudai restore {} --data-dir NEW", dir.path().display());
+        assert!(refused.to_string().contains(&want), "{refused}");
     }
 }

@@ -76,7 +76,7 @@ pub enum WorkerError {
     /// `once` was set and the first registration failed.
     #[error(
         "Failed to register with master at {master}: {why}. Start the master, or name another with \
-         --master"
+         --master (its port for workers, 50051 unless --grpc-port says otherwise)"
     )]
     Register {
         /// The master's address.
@@ -110,7 +110,7 @@ pub enum WorkerError {
     /// Another process uses the data folder.
     #[error(
         "the data folder {} is in use by another worker: end that one, or give this one a folder \
-         of its own", path.display()
+         of its own with --id or --data-dir", path.display()
     )]
     DataDirInUse {
         /// The folder.

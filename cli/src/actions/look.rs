@@ -146,7 +146,10 @@ pub(super) fn files(session: &mut Session, args: &FilesArgs) -> Result<u8, Failu
         }
         return DONE;
     };
-    let mut body = session.client.file(&task, path).map_err(|failure| missing(session, failure))?;
+    let mut body = session.client.file(&task, path).map_err(|failure| match failure.code {
+        Some(ErrorCode::FileNotFound) => failure.hint(format!("'files {task}' lists them")),
+        _ => missing(session, failure),
+    })?;
     let copied = match &args.output {
         None => {
             let copied = io::copy(&mut body, &mut session.screen.out);

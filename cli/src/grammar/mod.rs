@@ -21,6 +21,7 @@ pub use client::{
 };
 pub use repl::{ReplCommand, ReplLine};
 pub use roles::{HostVolume, MasterArgs, OfferArgs, OnStop, UpArgs, WorkerArgs};
+pub(crate) use submit::flag_of;
 pub use submit::{NetworkName, PullName, SubmitArgs, TaskTypeName};
 
 use crate::exit;

@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use cloudai_api::{ArrayRange, Network, PullPolicy, SubmitRequest, TaskType, Volume};
 
 use crate::failure::Failure;
-use crate::units::{ByteSize, Count, Span, parse_array, parse_env, parse_volume};
+use crate::units::{ByteSize, Count, Span, parse_array, parse_env, parse_times, parse_volume};
 
 /// A task or an array of tasks.
 #[derive(Debug, Clone, Args)]
@@ -49,16 +49,28 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Limits")]
     pub timeout: Option<Span>,
     /// Time between SIGTERM and SIGKILL [default: 10s]
-    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Limits")]
     pub grace: Option<Span>,
-    /// How long an attempt goes on without word from the master [default: 30s]
-    #[arg(long, value_name = "TIME", help_heading = "Limits")]
+    /// How long an attempt goes on without word from the master; 15s to 7d [default: 30s]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, help_heading = "Limits")]
     pub lease: Option<Span>,
     /// Try a task that failed by itself so many times again [default: 0]
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = parse_times,
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     pub retries: Option<u32>,
     /// Try a task whose worker was lost under it so many times again [default: 5]
-    #[arg(long, value_name = "N", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = parse_times,
+        allow_negative_numbers = true,
+        help_heading = "Limits"
+    )]
     pub crashes_max: Option<u32>,
     /// The container's network [default: default]
     #[arg(long, value_name = "NETWORK")]
@@ -84,7 +96,7 @@ pub struct SubmitArgs {
     #[arg(long, value_name = "TYPE")]
     pub task_type: Option<TaskTypeName>,
     /// k of "deadline = submitted + k x expected run time", 1.5 to 2.5 [default: 2.0]
-    #[arg(long, value_name = "K")]
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
     pub sla: Option<Count>,
     /// Name this submit: the same id again gives the same job
     #[arg(long, value_name = "ID")]
@@ -139,6 +151,22 @@ impl From<TaskTypeName> for TaskType {
             TaskTypeName::Mixed => Self::Mixed,
         }
     }
+}
+
+/// The flag that sets a field of a request, where its name is not that of the field.
+pub(crate) fn flag_of(field: &str) -> Option<&'static str> {
+    let flag = match field {
+        "memory_bytes" => "--memory",
+        "storage_bytes" => "--storage",
+        "pids" => "--pids-limit",
+        "timeout_ms" => "--timeout",
+        "grace_ms" => "--grace",
+        "lease_ms" => "--lease",
+        "crashes_max" => "--crashes-max",
+        "sla_multiplier" => "--sla",
+        _ => return None,
+    };
+    Some(flag)
 }
 
 impl SubmitArgs {

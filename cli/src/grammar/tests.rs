@@ -64,6 +64,10 @@ fn an_amount_that_makes_no_sense_names_its_flag() {
         "-m -2GiB",
         "--gpus all",
         "--timeout 90",
+        "--grace -5s",
+        "--lease -1s",
+        "--retries -1",
+        "--crashes-max x",
         "--pids-limit 0",
         "--array 5-1",
         "-v /etc:/etc",
@@ -82,6 +86,10 @@ fn an_amount_that_makes_no_sense_names_its_flag() {
     error: invalid value '-2GiB' for '--memory <SIZE>': -2 is negative: it must be more than 0
     error: invalid value 'all' for '--gpus <N>': 'all' is not taken: say how many, so that they can be placed
     error: invalid value '90' for '--timeout <TIME>': 90 of what? Give a unit, for example 90s or 5m
+    error: invalid value '-5s' for '--grace <TIME>': -5 is negative: it must be more than 0
+    error: invalid value '-1s' for '--lease <TIME>': -1 is negative: it must be more than 0
+    error: invalid value '-1' for '--retries <N>': must be a whole number, 0 or more
+    error: invalid value 'x' for '--crashes-max <N>': must be a whole number, 0 or more
     error: invalid value '0' for '--pids-limit <N>': 0 is not in 1..=4294967295
     error: invalid value '5-1' for '--array <FIRST-LAST[%MAX]>': 5-1 is empty: the first index is above the last
     error: invalid value '/etc:/etc' for '--volume <NAME:/PATH[:ro]>': '/etc' is a path: a path of the worker is never taken; its administrator declares volumes by name with 'cloudai worker --volume name=/path'
@@ -132,7 +140,8 @@ fn the_help_of_run_shows_how_to_use_it() {
           --pids-limit <N>   Most processes in the container [default: 4096]
           --timeout <TIME>   Stop an attempt that runs longer, for example 90s, 5m or 2h
           --grace <TIME>     Time between SIGTERM and SIGKILL [default: 10s]
-          --lease <TIME>     How long an attempt goes on without word from the master [default: 30s]
+          --lease <TIME>     How long an attempt goes on without word from the master; 15s to 7d
+                             [default: 30s]
           --retries <N>      Try a task that failed by itself so many times again [default: 0]
           --crashes-max <N>  Try a task whose worker was lost under it so many times again [default: 5]
 

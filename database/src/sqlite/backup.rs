@@ -63,7 +63,11 @@ pub fn copy_store(
         Ok(cluster)
     })
     .map_err(named)?;
-    check_whole(to)?;
+    check_whole(to).map_err(|error| match error {
+        // Its user has only this one: the copy is gone in a moment.
+        StoreError::Damaged { detail, .. } => StoreError::Damaged { path, detail },
+        other => other,
+    })?;
     Ok(StoreCopy { schema: schema as u32, numbers: cluster.numbers, tasks: cluster.counts })
 }
 

@@ -20,12 +20,14 @@ use cloudai_master_core::RestoreError;
 use thiserror::Error;
 
 pub use manifest::{FilesPart, Manifest, StorePart, TasksPart};
-pub(crate) use restore::find_orphan;
 pub use restore::{Restored, restore};
+pub(crate) use restore::{find_orphan, is_backup};
 pub use take::{BackupRequest, back_up};
 
 /// The store's file, in a backup as in a data directory.
 const STORE: &str = "cloudai.db";
+/// What the store keeps beside its file while a master runs.
+const STORE_LOG: &str = "cloudai.db-wal";
 /// Logs and files of tasks, in a backup as in a data directory.
 const TASKS: &str = "tasks";
 
@@ -146,7 +148,11 @@ pub enum BackupError {
         path: PathBuf,
     },
     /// A file or a directory could not be used.
-    #[error("cannot {doing} {path}", path = path.display())]
+    #[error(
+        "cannot {doing} {path}: {source}. Let this user use it and look after its disk, or name \
+         another place",
+        path = path.display()
+    )]
     Io {
         /// What was tried.
         doing: &'static str,

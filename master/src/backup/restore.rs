@@ -11,8 +11,8 @@ use cloudai_database::{DirLock, SqliteStore, Store as _};
 use cloudai_master_core::{Core, Settings};
 use cloudai_model::Numbers;
 
-use super::manifest::{self, Manifest};
-use super::{BackupError, Progress, STORE, TASKS, io_error, tree};
+use super::manifest::{self, MANIFEST, Manifest};
+use super::{BackupError, Progress, STORE, STORE_LOG, TASKS, io_error, tree};
 use crate::clock;
 
 /// Where it is put together, in the data directory.
@@ -167,11 +167,26 @@ fn put_in_place(stage: &Path, data_dir: &Path) -> Result<(), BackupError> {
     fs::remove_dir_all(stage).map_err(io_error("clear", stage))
 }
 
+/// Whether a directory is a backup. A master that ran there would give numbers again that were
+/// given after it, and spoil it.
+pub(crate) fn is_backup(data_dir: &Path) -> io::Result<bool> {
+    data_dir.join(MANIFEST).try_exists()
+}
+
 /// What a data directory without a store holds that belongs to one. A master that began anew there
-/// would give its numbers again, and take old logs for those of new tasks.
+/// would give its numbers again, and take old logs for those of new tasks. A store of no bytes is
+/// one that was only begun, or that a file system emptied.
 pub(crate) fn find_orphan(data_dir: &Path) -> io::Result<Option<&'static str>> {
-    if data_dir.join(STORE).try_exists()? {
+    let size_of = |name: &str| match fs::metadata(data_dir.join(name)) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    };
+    if size_of(STORE)? > 0 {
         return Ok(None);
+    }
+    if size_of(STORE_LOG)? > 0 {
+        return Ok(Some(STORE_LOG));
     }
     if data_dir.join(STAGE).try_exists()? {
         return Ok(Some(STAGE));
