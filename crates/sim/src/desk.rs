@@ -8,10 +8,11 @@ use cloudai_master_core::{
     WorkerHello,
 };
 use cloudai_model::{
-    AttemptReport, LiveState, Now, ReportWhat, Session, TaskId, WorkerId, WorkerKind,
+    AttemptId, AttemptReport, Cause, LiveState, Now, Outcome, ReportWhat, Session, TaskId,
+    WorkerId, WorkerKind,
 };
 
-use crate::client::CallId;
+use crate::client::{CallId, is_about};
 use crate::master::{Asker, Message, Waiters};
 use crate::net::{Down, Orders, Refusal, StreamId, Up};
 use crate::plant::Plant;
@@ -312,6 +313,11 @@ impl World {
                 *command = Command::Tick;
                 self.answer(from, Answer::Rejected(Rejection::NotLive));
             }
+            (Some(Plant::RoomTooSoon), Command::Cancel(target)) => {
+                let target = *target;
+                self.step_beside(now, Command::Cancel(target), batch);
+                self.end_at_once(now, target, batch);
+            }
             (Some(Plant::CancelTooMany), Command::Cancel(CancelTarget::Task(task))) => {
                 let Some(index) = task.index else { return };
                 let next = TaskId { index: Some(index + 1), ..*task };
@@ -325,6 +331,30 @@ impl World {
     fn step_beside(&mut self, now: Now, command: Command, batch: &mut Batch) {
         if let Some(process) = self.master.process.as_mut() {
             batch.append(process.core.step(now, Input { from: None, command }));
+        }
+    }
+
+    /// What runs and is cancelled counts as ended before its worker says so.
+    fn end_at_once(&mut self, now: Now, target: CancelTarget, batch: &mut Batch) {
+        let Some(process) = self.master.process.as_ref() else { return };
+        let snapshot = process.core.facts().snapshot();
+        let live = snapshot.jobs.values().flat_map(|job| {
+            let task_id = |position: &u32| job.shape.task_id(job.id, *position);
+            job.live.iter().map(move |(position, live)| (task_id(position), live))
+        });
+        for (task, live) in live.filter(|(task, _)| is_about(target, *task)) {
+            let Some(hold) = live.find_hold() else { continue };
+            let (attempt, outcome) =
+                (AttemptId { task, no: live.attempt }, Outcome::new(Cause::Cancelled, ""));
+            let what = ReportWhat::Ended { started_at: None, outcome, at: now.wall };
+            let command = Command::Report {
+                worker: hold.worker.clone(),
+                session: Some(hold.session),
+                sequence: 0,
+                changes: vec![AttemptReport { attempt, what }],
+                full: None,
+            };
+            self.step_beside(now, command, batch);
         }
     }
 

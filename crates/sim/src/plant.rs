@@ -26,6 +26,8 @@ pub enum Plant {
     RequestForgotten,
     /// A cancel is answered, but does not reach the core.
     CancelDropped,
+    /// What is cancelled gives its room back before its container is gone.
+    RoomTooSoon,
     /// A cancel of one task of an array cancels the next one as well.
     CancelTooMany,
     /// A cancel is now and then refused, as if nothing lived that it is about.
@@ -47,7 +49,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -59,6 +61,7 @@ impl Plant {
         Self::LostCommit,
         Self::RequestForgotten,
         Self::CancelDropped,
+        Self::RoomTooSoon,
         Self::CancelTooMany,
         Self::CancelRefused,
         Self::LateHello,
@@ -83,6 +86,7 @@ impl Plant {
             Self::LostCommit => "lost-commit",
             Self::RequestForgotten => "request-forgotten",
             Self::CancelDropped => "cancel-dropped",
+            Self::RoomTooSoon => "room-too-soon",
             Self::CancelTooMany => "cancel-too-many",
             Self::CancelRefused => "cancel-refused",
             Self::LateHello => "late-hello",

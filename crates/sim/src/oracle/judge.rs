@@ -2,7 +2,7 @@
 //! or visible.
 
 use cloudai_master_core::Answer;
-use cloudai_model::{AttemptId, Event, JobId, LossCause, WorkerId};
+use cloudai_model::{AttemptId, Event, JobId, LossCause, Resources, WorkerId};
 
 use super::reference::Place;
 use crate::client::{Ask, CallId, is_about};
@@ -25,6 +25,7 @@ impl World {
     pub(crate) fn judge_events(&mut self, events: &[Event]) {
         for event in events {
             self.say_event(event);
+            self.note_given_up(event);
             let judged = self.oracle.reference.apply(event);
             self.judge(judged);
             match event {
@@ -136,10 +137,55 @@ impl World {
         }
     }
 
+    /// The history takes an attempt out of its worker's hands. When its lease is over by then, the
+    /// master need not wait for the worker's word, and its container may go on for a moment.
+    fn note_given_up(&mut self, event: &Event) {
+        let (Event::AttemptLost { attempt, .. } | Event::TaskFinished { attempt, .. }) = event
+        else {
+            return;
+        };
+        let held_by =
+            |plan: &crate::scenario::WorkerPlan| self.oracle.reference.is_held(*attempt, &plan.id);
+        let worker = self.workers.iter().position(|worker| held_by(&worker.plan));
+        let spec = self.oracle.reference.jobs.get(&attempt.task.job).map(|job| &job.spec);
+        let Some((worker, spec)) = worker.zip(spec) else { return };
+        let span_ms = self.workers[worker].plan.clock.true_span_ms(spec.retry.lease_ms);
+        if self.queue.now_ms() >= self.oracle.leases.end_ms(worker, span_ms) {
+            self.oracle.leases.given_up(*attempt);
+        }
+    }
+
     /// A container starts.
     pub(crate) fn judge_start(&mut self, worker: usize, attempt: AttemptId) {
         let judged = self.oracle.truth.started(attempt, worker);
         self.judge(judged);
+        let judged = self.check_running(worker, attempt);
+        self.judge(judged);
+    }
+
+    /// What really runs on a machine fits into it. What its master gave up when its lease was over
+    /// is not counted: a worker that was away ends it as soon as it can, and nobody can wait for a
+    /// machine that may never come back.
+    fn check_running(&self, worker: usize, started: AttemptId) -> Result<(), String> {
+        let plan = &self.workers[worker].plan;
+        let counts = |attempt: &AttemptId| {
+            self.oracle.reference.is_held(*attempt, &plan.id)
+                || !self.oracle.leases.was_given_up(*attempt)
+        };
+        let running = self.engines[worker].containers.iter();
+        let running = running.filter(|(attempt, one)| one.state.is_running() && counts(attempt));
+        let mut sum = Resources::default();
+        for (_, one) in running {
+            sum = sum.checked_add(one.spec.needs).ok_or("a sum of needs overflows")?;
+        }
+        match sum.find_lack(plan.capacity) {
+            None => Ok(()),
+            Some(lack) => Err(format!(
+                "what runs on a machine fits into it: {started} starts on {} beside what runs: \
+                 {lack}",
+                plan.id
+            )),
+        }
     }
 
     /// Orders leave the master: only what is stored may be told.

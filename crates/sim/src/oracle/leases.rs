@@ -12,6 +12,8 @@ pub(crate) struct Leases {
     /// Attempts that a restarted process took up when their leases were over: it may ask for them,
     /// and they hold no lease until their master says so.
     asked_for: BTreeSet<AttemptId>,
+    /// Attempts that their master gave up when their leases were over.
+    given_up: BTreeSet<AttemptId>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -28,7 +30,11 @@ struct Known {
 
 impl Leases {
     pub(crate) fn new(workers: usize) -> Self {
-        Self { workers: vec![Known::default(); workers], asked_for: BTreeSet::new() }
+        Self {
+            workers: vec![Known::default(); workers],
+            asked_for: BTreeSet::new(),
+            given_up: BTreeSet::new(),
+        }
     }
 
     pub(crate) fn stream_begins(&mut self, worker: usize) {
@@ -74,6 +80,14 @@ impl Leases {
 
     pub(crate) fn is_asked_for(&self, attempt: AttemptId) -> bool {
         self.asked_for.contains(&attempt)
+    }
+
+    pub(crate) fn given_up(&mut self, attempt: AttemptId) {
+        self.given_up.insert(attempt);
+    }
+
+    pub(crate) fn was_given_up(&self, attempt: AttemptId) -> bool {
+        self.given_up.contains(&attempt)
     }
 
     pub(crate) fn asks_until_ms(&self, worker: usize) -> u64 {
