@@ -21,6 +21,7 @@ use cloudai_cli::{
     Client, DoctorPorts, Failure, HttpBackend, Interrupts, Screen, Session, Settings, doctor,
     run_client, run_task, show_config, write_completions, write_manual,
 };
+use rustix::fs::Mode;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse_from(names::arguments(std::env::args_os())) {
@@ -40,6 +41,10 @@ fn main() -> ExitCode {
 fn obey(cli: &Cli) -> Result<u8, Failure> {
     let global = &cli.global;
     let mut settings = Settings::of_process(global.config.as_deref())?;
+    if keeps_data(&cli.command) {
+        // Specs carry secrets in their variables, logs whatever a task prints: for the owner alone.
+        rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    }
     match &cli.command {
         Command::Up(args) => roles::up(&settings.up(args)?),
         Command::Master(args) => {
@@ -59,6 +64,12 @@ fn obey(cli: &Cli) -> Result<u8, Failure> {
         Command::Completions { shell } => write_completions(*shell, &mut Screen::standard()),
         Command::Man { dir } => write_manual(dir.as_deref(), &mut Screen::standard()),
     }
+}
+
+/// Whether what the command writes is CloudAI's own; a client writes the user's files.
+fn keeps_data(command: &Command) -> bool {
+    use Command::{Backup, Master, Restore, Up, Worker};
+    matches!(command, Up(_) | Master(_) | Worker(_) | Backup(_) | Restore(_))
 }
 
 /// What a client's command works with.

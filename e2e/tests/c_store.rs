@@ -40,6 +40,33 @@ fn start_over(cluster: &mut Cluster, data_dir: &Path) {
     cluster.adopt_master(command);
 }
 
+/// The first file or folder below that somebody else than its owner may read or write.
+fn find_open(folder: &Path) -> Option<PathBuf> {
+    fs::read_dir(folder).expect("a folder of this test").find_map(|entry| {
+        // What is removed meanwhile is open to nobody.
+        let path = entry.ok()?.path();
+        let metadata = path.symlink_metadata().ok()?;
+        let is_open = metadata.permissions().mode() & 0o077 != 0;
+        is_open.then_some(path.clone()).or_else(|| metadata.is_dir().then(|| find_open(&path))?)
+    })
+}
+
+#[test]
+fn what_is_kept_can_be_read_by_its_owner_alone() {
+    let cluster = Cluster::start();
+    let worker = cluster.worker("worker-1", &[]);
+    let runs = cluster.submit(&["-e", "TOKEN=secret", BUSYBOX, "sh", "-c", UNTIL_TOLD]);
+    let container = cluster.wait_container(&runs, &worker);
+    let backup = cluster.dir().join("backups/first");
+    let data = cluster.data_dir();
+    cluster.ok(&["backup", text(&backup), "--data-dir", text(&data)]);
+    for folder in [&data, &backup] {
+        assert_eq!(find_open(folder), None);
+    }
+    tell(&container);
+    cluster.wait_success(&runs);
+}
+
 #[test]
 fn a_restored_master_goes_on_and_what_it_does_not_know_is_fenced() {
     let mut cluster = Cluster::start();

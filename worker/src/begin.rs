@@ -65,7 +65,7 @@ async fn begin_with(
     dirs: &DataDir,
     shutdown: &CancellationToken,
 ) -> Result<Begun, WorkerError> {
-    let executor = Executor::connect(config, dirs.root(), shutdown).await?;
+    let executor = Executor::connect(config, dirs.instance(), shutdown).await?;
     let (capacity, telemetry) = measure(config, &executor).await?;
     let boot_id = lease_file::boot_id().map_err(WorkerError::Telemetry)?;
     let lease_file = LeaseFile::new(dirs.lease_path(), boot_id.clone());
@@ -86,7 +86,7 @@ async fn measure(
     let gpus = probe.map_err(std::io::Error::other).flatten().map_err(WorkerError::Telemetry)?;
     let told = config.capacity.gpu_milli.map(|milli| milli.div_ceil(1000));
     let wanted = told.map_or(gpus.count, |count| u32::try_from(count).unwrap_or(u32::MAX));
-    let count = executor.gpu_count(wanted).await?;
+    let count = executor.gpu_count(wanted);
     let mut told = config.capacity;
     told.gpu_milli = told.gpu_milli.map(|milli| milli.min(u64::from(count) * 1000));
     let failed = |error| WorkerError::Telemetry(std::io::Error::other(error));

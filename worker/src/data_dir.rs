@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use cloudai_model::AttemptId;
@@ -20,6 +20,7 @@ const LOG_END: &str = ".log";
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
+    instance: String,
     attempts: PathBuf,
     spool: PathBuf,
     output: PathBuf,
@@ -52,12 +53,14 @@ impl DataDir {
         for folder in [&attempts, &spool, &output] {
             std::fs::create_dir_all(folder).map_err(failed(folder))?;
         }
-        Ok(Self { root, attempts, spool, output, _lock: lock })
+        let instance = name_once(&root).map_err(failed(&root))?;
+        Ok(Self { root, instance, attempts, spool, output, _lock: lock })
     }
 
-    /// The folder, by its absolute name.
-    pub(crate) fn root(&self) -> &Path {
-        &self.root
+    /// What the engine knows the folder by: its absolute name when it was made. One that is moved
+    /// keeps it, and so finds its containers again.
+    pub(crate) fn instance(&self) -> &str {
+        &self.instance
     }
 
     /// What an earlier process knew of its attempts.
@@ -127,6 +130,23 @@ impl DataDir {
     }
 }
 
+/// Writes the name of the folder into it, once, and for good.
+fn name_once(root: &Path) -> io::Result<String> {
+    let path = root.join("instance");
+    match std::fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let name = root.to_string_lossy().into_owned();
+    let partial = root.join("instance.partial");
+    let mut file = File::create(&partial)?;
+    file.write_all(name.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&partial, &path)?;
+    File::open(root)?.sync_all()?;
+    Ok(name)
+}
+
 /// Whether a name is that of one of these attempts and what follows; a long log has several files.
 fn belongs(name: &str, end: &str, to: &BTreeSet<AttemptId>) -> bool {
     let attempt = if end.is_empty() { Some(name) } else { name.find(end).map(|at| &name[..at]) };
@@ -179,6 +199,16 @@ mod tests {
         let odd = root.path().join("worker/../worker");
         std::fs::create_dir(root.path().join("worker")).unwrap();
         let straight = root.path().canonicalize().unwrap().join("worker");
-        assert_eq!(DataDir::open(&odd).unwrap().root(), straight);
+        assert_eq!(DataDir::open(&odd).unwrap().instance(), straight.to_str().unwrap());
+    }
+
+    #[test]
+    fn a_folder_that_is_moved_keeps_its_name() {
+        let place = tempfile::tempdir().unwrap();
+        let (old, new) = (place.path().join("old"), place.path().join("new"));
+        let name = DataDir::open(&old).unwrap().instance().to_owned();
+        std::fs::rename(&old, &new).unwrap();
+        assert_eq!(DataDir::open(&new).unwrap().instance(), name);
+        assert_ne!(DataDir::open(&old).unwrap().root, new);
     }
 }

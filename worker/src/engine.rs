@@ -1,7 +1,6 @@
 //! The executor that this worker was told to use: the one place that knows how many there are.
 
 use std::future::Future;
-use std::path::Path;
 use std::time::Duration;
 
 use cloudai_model::{Outcome, TaskSpec};
@@ -22,20 +21,19 @@ pub(crate) enum Executor {
 }
 
 impl Executor {
-    /// Finds the engine. The worker's containers are known by its id and by `root`, its data
+    /// Finds the engine. The worker's containers are known by its id and by `instance`, its data
     /// folder. An engine that is away is waited for, as at the start of a machine, unless
     /// `config.once` is set, and until `shutdown`.
     pub(crate) async fn connect(
         config: &WorkerConfig,
-        root: &Path,
+        instance: &str,
         shutdown: &CancellationToken,
     ) -> Result<Self, WorkerError> {
-        until_it_answers(config.once, shutdown, || Self::connect_once(config, root)).await
+        until_it_answers(config.once, shutdown, || Self::connect_once(config, instance)).await
     }
 
-    async fn connect_once(config: &WorkerConfig, root: &Path) -> Result<Self, ExecutorError> {
+    async fn connect_once(config: &WorkerConfig, instance: &str) -> Result<Self, ExecutorError> {
         let ExecutorConfig::Docker { host } = &config.executor else { return Ok(Self::Mock) };
-        let instance = root.to_string_lossy();
         let mut settings = DockerSettings::new(config.id.clone(), instance);
         settings.host.clone_from(host);
         settings.volumes.clone_from(&config.volumes);
@@ -84,12 +82,11 @@ impl Executor {
     }
 
     /// How many GPUs it can hand out, of `found` that the machine has.
-    pub(crate) async fn gpu_count(&self, found: u32) -> Result<u32, WorkerError> {
-        let Self::Docker(docker) = self else { return Ok(found) };
-        let engine =
-            docker.probe().await.map_err(|error| WorkerError::Engine(error.to_string()))?;
+    pub(crate) fn gpu_count(&self, found: u32) -> u32 {
+        let Self::Docker(docker) = self else { return found };
+        let engine = docker.engine();
         tracing::info!("Engine: {} ({} GPUs)", engine.name, engine.gpu_count);
-        Ok(found.min(engine.gpu_count))
+        found.min(engine.gpu_count)
     }
 
     /// The outcome of a spec that needs neither time nor a log, so that it need not be run.

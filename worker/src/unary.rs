@@ -7,7 +7,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use cloudai_model::{AttemptId, AttemptNo, Outcome, Session, TaskId, TaskSpec, WorkerId};
+use cloudai_model::{AttemptId, AttemptNo, Cause, Outcome, Session, TaskId, TaskSpec, WorkerId};
 use cloudai_proto::cluster::{Task, TaskResult};
 use cloudai_proto::convert::{from_wire, to_wire};
 use cloudai_proto::log_record::Decoder;
@@ -77,6 +77,10 @@ impl Unary {
         tracing::info!("Task received: {task_id} (image: {})", spec.image);
         // Before the answer: a cancel that follows it finds the task.
         let prepared = self.prepare(&task_id, Arc::new(spec));
+        if self.context.tracker.is_closed() {
+            // It came between the look above and the last stop of all.
+            self.context.live.stop_all(Cause::WorkerLost);
+        }
         let unary = Arc::clone(self);
         self.context.tracker.spawn(unary.live(task_id, prepared));
         Ok("Task accepted")

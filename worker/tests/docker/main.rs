@@ -443,7 +443,7 @@ async fn a_declared_volume_in_the_place_of_the_output_keeps_its_files() {
 #[tokio::test]
 async fn gpus_that_the_engine_cannot_give_are_told_in_words() {
     let executor = executor().await;
-    if executor.probe().await.unwrap().gpu_count == 0 {
+    if executor.engine().gpu_count == 0 {
         let mut spec = shell("true");
         spec.needs.gpu_milli = 1000;
         let report = run_spec(spec).await;
@@ -457,7 +457,7 @@ async fn gpus_that_the_engine_cannot_give_are_told_in_words() {
 
 #[tokio::test]
 async fn an_engine_says_who_it_is_and_an_unreachable_one_what_to_do() {
-    let engine = executor().await.probe().await.unwrap();
+    let engine = executor().await.engine();
     assert!(engine.name.starts_with("Docker Engine "), "{}", engine.name);
     let dir = tempfile::tempdir().unwrap();
     let socket = dir.path().join("no.sock");

@@ -160,12 +160,6 @@ fn engine_name(version: &SystemVersion) -> String {
     format!("{kind} {}", version.version.as_deref().unwrap_or("of unknown version"))
 }
 
-/// Asks the engine who it is; the same words as at the connection, and a sign of life.
-pub(super) async fn probe(docker: &Docker, features: &Features) -> Result<Engine, ExecutorError> {
-    let version = call("tell its version", READ_DEADLINE, docker.version()).await?;
-    Ok(Engine { name: engine_name(&version), ..features.engine() })
-}
-
 /// Asks for the shortest sign of life there is.
 pub(super) async fn ping(docker: &Docker) -> Result<(), CallError> {
     call("answer a ping", PING_DEADLINE, docker.ping()).await.map(|_| ())

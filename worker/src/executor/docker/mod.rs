@@ -171,9 +171,9 @@ impl DockerExecutor {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Asks the engine who it is: what it can do, and that it is alive.
-    pub async fn probe(&self) -> Result<Engine, ExecutorError> {
-        connect::probe(&self.shared.docker, &self.shared.features).await
+    /// Who the engine is, and what it can do.
+    pub fn engine(&self) -> Engine {
+        self.shared.features.engine()
     }
 
     /// Asks the engine for a sign of life.
