@@ -17,6 +17,7 @@ pub mod engine;
 pub mod fake_engine;
 pub mod history;
 pub mod judge;
+pub mod private_engine;
 mod process;
 pub mod proxy;
 mod registry;

@@ -251,6 +251,12 @@ impl Process {
         drop(self.child.wait());
     }
 
+    /// Waits until nothing holds its output any more: all that it started is gone as well. It gives
+    /// up silently, as it is of use where something failed already.
+    pub fn wait_silence(&self) {
+        self.find(Mark::default(), |_| None::<()>);
+    }
+
     /// Waits for its end; its exit code, or 128 and the signal that ended it.
     #[track_caller]
     pub fn wait_end(&mut self) -> i32 {
