@@ -1,7 +1,8 @@
 //! The worker: registers with a master, runs attempts, and reports them.
 //!
 //! `session.rs` is the heart: one loop owns the ledger (`crates/worker-core`) and does what it
-//! says. `run.rs` lives one attempt through an `executor`; `push.rs` and `upload.rs` bring its log
+//! says. `begin.rs` comes before it: the engine, the machine, what an earlier process left.
+//! `run.rs` lives one attempt through an `executor`; `push.rs` and `upload.rs` bring its log
 //! and files to the master; `grpc.rs` is the worker's own small server.
 //!
 //! Architecture Invariant: only the session loop touches the ledger, and nothing but the ledger

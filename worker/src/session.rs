@@ -1,24 +1,22 @@
 //! The worker's main loop: one task owns the ledger, and everything that happens comes to it: the
 //! master's orders, what becomes known of attempts, and time. It carries out the ledger's effects
 //! and keeps a session with the master, for ever. It must never wait for anything while something
-//! else happens: each wait is one branch of one `select!`.
+//! else happens: each wait is one branch of one `select!`. Read next: `session/incoming.rs` (what
+//! is heard) and `session/outgoing.rs` (what is said).
+
+mod incoming;
+mod outgoing;
 
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use backon::ExponentialBackoff;
-use cloudai_failpoint::{ENABLED, failpoint};
-use cloudai_model::{
-    AttemptId, AttemptReport, Cause, Monotonic, Outcome, ReportWhat, TaskSpec, limits,
-};
-use cloudai_proto::cluster::{SessionDown, session_down};
-use cloudai_proto::convert::{Change, FullReport, Hello, Orders, Report, from_wire, to_wire};
-use cloudai_worker_core::{Effect, Input, LeaseTimes, Ledger, LedgerConfig, RefusalReason};
+use cloudai_model::{AttemptId, Cause, Monotonic, TaskSpec, limits};
+use cloudai_proto::convert::{Change, Hello};
+use cloudai_worker_core::{Effect, Input, LeaseTimes, Ledger, LedgerConfig};
 use tokio::sync::{mpsc, watch};
-use tonic::Status;
 use tonic::transport::Endpoint;
 
 use crate::adopt::Resumed;
@@ -27,15 +25,12 @@ use crate::config::WorkerError;
 use crate::connection::{Connection, Signal, say_goodbye};
 use crate::executor::StopRequest;
 use crate::health::Health;
-use crate::link::{self, Link, LinkError};
-use crate::run::{self, RunContext, RunEvent, RunHandle, RunWhat};
-use crate::telemetry::{self, Telemetry};
+use crate::run::{self, RunContext, RunEvent, RunHandle};
+use crate::telemetry::Telemetry;
 use crate::uplink;
 
 /// Events of attempts that wait for the loop; attempts wait when it is full.
 const EVENTS_LEN_MAX: usize = 4096;
-/// Notes and refusals that wait for the connection; the oldest go first when there are more.
-const NOTES_LEN_MAX: usize = 1024;
 /// How long the end of the process waits for the master to store what ended here.
 const DELIVERY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a stop may take beyond the grace of the longest attempt.
@@ -188,133 +183,6 @@ impl SessionLoop {
         Ok(())
     }
 
-    fn connect(&mut self) {
-        let held = self.ledger.begin_stream();
-        self.health.degraded.mark_unchanged();
-        let degraded = self.find_degraded();
-        let session = self.ledger.session();
-        let hello = Hello { session, held, degraded, ..self.identity.hello.clone() };
-        failpoint!("worker.hello.before_send");
-        let opening = link::open(self.identity.endpoint.clone(), hello, clock::mono());
-        self.connection = Connection::Opening(Box::pin(opening));
-    }
-
-    fn on_welcome(&mut self, link: Link) {
-        let (session, hello_sent_at) = (link.session, link.hello_sent_at);
-        self.connection = Connection::Open(Box::new(link));
-        self.pauses = uplink::pauses();
-        self.context.session.store(session.0, Ordering::Relaxed);
-        failpoint!("worker.welcome.received");
-        self.context.welcomed.cancel();
-        self.step(Input::Welcomed { session, hello_sent_at });
-        tracing::info!("Worker registered successfully");
-        if !self.greeted {
-            self.greeted = true;
-            let id = &self.identity.hello.worker.id;
-            let seconds = telemetry::INTERVAL.as_secs();
-            tracing::info!("Starting telemetry monitor (interval: {seconds}s)");
-            tracing::info!("Worker {id} started successfully");
-            tracing::info!("gRPC server listening on :{}", self.identity.port);
-            tracing::info!("Ready to receive tasks");
-        }
-    }
-
-    fn on_link_error(&mut self, error: LinkError) -> Result<(), WorkerError> {
-        let was_open = matches!(self.connection, Connection::Open(_));
-        let pause = uplink::next_pause(&mut self.pauses);
-        self.connection = Connection::Waiting(Box::pin(tokio::time::sleep(pause)));
-        match error {
-            LinkError::Superseded(message) => {
-                let id = self.identity.hello.worker.id.clone();
-                return Err(WorkerError::Superseded { id, message });
-            }
-            LinkError::Invalid(message) if !self.greeted => {
-                return Err(WorkerError::Rejected { message });
-            }
-            LinkError::SessionUnknown => self.step(Input::SessionUnknown),
-            _ => {}
-        }
-        let master = &self.identity.master;
-        if self.identity.once && !self.greeted {
-            let (master, why) = (master.clone(), error.to_string());
-            return Err(WorkerError::Register { master, why });
-        }
-        let what = match (was_open, self.greeted) {
-            (true, _) => "Lost the session with",
-            (false, true) => "Failed to reconnect to",
-            (false, false) => "Failed to register with",
-        };
-        let seconds = pause.as_secs_f32();
-        tracing::warn!("{what} master at {master}: {error}. Next try in {seconds:.1} s");
-        Ok(())
-    }
-
-    fn on_message(
-        &mut self,
-        message: Result<Option<SessionDown>, Status>,
-    ) -> Result<(), WorkerError> {
-        let error = match message {
-            Ok(Some(SessionDown { message: Some(session_down::Message::Orders(orders)) })) => {
-                match from_wire::orders(orders) {
-                    Ok(orders) => {
-                        self.on_orders(orders);
-                        return Ok(());
-                    }
-                    Err(error) => LinkError::Nonsense(error.to_string()),
-                }
-            }
-            Ok(Some(SessionDown { message: Some(session_down::Message::Refused(refused)) })) => {
-                refused.into()
-            }
-            // A message of a kind that this worker does not know yet.
-            Ok(Some(_)) => return Ok(()),
-            Ok(None) => LinkError::Unreachable("the master ended the session".to_owned()),
-            Err(status) => LinkError::Unreachable(uplink::words(&status)),
-        };
-        self.on_link_error(error)
-    }
-
-    fn on_orders(&mut self, orders: Orders) {
-        if orders.acknowledged > 0 {
-            self.step(Input::Acknowledged { sequence: orders.acknowledged });
-        }
-        for attempt in orders.forget {
-            failpoint!("worker.forget.received");
-            if self.runs.contains_key(&attempt) {
-                tracing::info!("Task result reported: {}", name(attempt));
-            }
-            self.step(Input::Forget { attempt });
-        }
-        for (attempt, reason) in orders.stop {
-            failpoint!("worker.stop.received");
-            self.step(Input::Stop { attempt, reason });
-            failpoint!("worker.stop.requested");
-        }
-        for (attempt, spec) in orders.assign {
-            failpoint!("worker.assign.received");
-            self.step(Input::Assign { attempt, spec });
-        }
-    }
-
-    fn on_event(&mut self, event: RunEvent) {
-        let RunEvent { attempt, what } = event;
-        match what {
-            RunWhat::Note(at, text) => {
-                tracing::debug!("[{}] {text}", name(attempt));
-                self.tell(Change::Note { attempt, at, text });
-            }
-            RunWhat::Started(at) => self.step(Input::Started { attempt, at }),
-            RunWhat::Ended(outcome, at) => {
-                say_ended(attempt, &outcome);
-                self.step(Input::Ended { attempt, outcome, at });
-            }
-            RunWhat::Delivered => {
-                failpoint!("worker.delivered.before_report");
-                self.step(Input::Delivered { attempt });
-            }
-        }
-    }
-
     /// Gives an input to the ledger and carries out what comes of it.
     fn step(&mut self, input: Input) {
         let mut effects = std::mem::take(&mut self.effects);
@@ -338,26 +206,6 @@ impl SessionLoop {
         self.effects = effects;
     }
 
-    fn tell(&mut self, change: Change) {
-        if self.notes.len() == NOTES_LEN_MAX {
-            self.notes.pop_front();
-        }
-        self.notes.push_back(change);
-    }
-
-    /// Says that an attempt ends here before it began.
-    fn refuse(&mut self, attempt: AttemptId, reason: RefusalReason) {
-        tracing::warn!("Refused {attempt}: {reason:?}");
-        let (cause, words) = match reason {
-            RefusalReason::Outdated => (Cause::Infra, "it, or a later try, was here before"),
-            RefusalReason::Full => (Cause::Infra, "it holds as many as it may"),
-            RefusalReason::ShuttingDown => (Cause::WorkerLost, "it shuts down"),
-        };
-        let outcome = Outcome::new(cause, format!("the worker does not take it: {words}"));
-        let what = ReportWhat::Ended { started_at: None, outcome, at: clock::wall() };
-        self.tell(Change::State(AttemptReport { attempt, what }));
-    }
-
     fn start(&mut self, attempt: AttemptId, spec: Arc<TaskSpec>) {
         if let Some(outcome) = self.context.executor.find_instant(&spec) {
             self.step(Input::Ended { attempt, outcome, at: clock::wall() });
@@ -376,37 +224,6 @@ impl SessionLoop {
         if let Some(run) = self.runs.get(&attempt) {
             run.live.request_stop(StopRequest { cause, grace_ms });
         }
-    }
-
-    /// Sends everything that is pending as one report; there is room for it.
-    fn send_report(&mut self) {
-        let Connection::Open(link) = &self.connection else { return };
-        let outgoing = self.ledger.take_report(clock::mono(), std::mem::take(&mut self.full_due));
-        let usage = *self.telemetry.usage.borrow();
-        let degraded = self.find_degraded();
-        if outgoing.full.is_some() {
-            tracing::debug!("Heartbeat: {} attempts held, {usage:?}", self.ledger.held_count());
-        }
-        let tells_end = ENABLED && outgoing.changes.iter().any(is_end);
-        let states = outgoing.changes.into_iter().map(Change::State);
-        let report = Report {
-            sequence: outgoing.sequence,
-            changes: self.notes.drain(..).chain(states).collect(),
-            full: outgoing.full.map(|held| FullReport { held, usage, degraded }),
-        };
-        // A stream that broke meanwhile says so by its other end, and the next hello has it all.
-        let _ = link.up.try_send(to_wire::report(&report));
-        if tells_end {
-            failpoint!("worker.report_ended.after_send");
-        }
-    }
-
-    /// Why this worker should get nothing new.
-    fn find_degraded(&self) -> Option<String> {
-        if self.ledger.is_shutting_down() {
-            return Some("it shuts down".to_owned());
-        }
-        self.health.degraded.borrow().clone()
     }
 
     /// Stops what runs, hands over what ended, says goodbye and leaves nothing behind. `serves` is
@@ -469,22 +286,11 @@ impl SessionLoop {
     }
 }
 
-fn is_end(report: &AttemptReport) -> bool {
-    matches!(report.what, ReportWhat::Ended { .. })
-}
-
 async fn sleep_until(deadline: Option<Monotonic>) {
     match deadline {
         Some(at) => clock::wait_until(at).await,
         None => std::future::pending().await,
     }
-}
-
-fn say_ended(attempt: AttemptId, outcome: &Outcome) {
-    let status = to_wire::status_word(outcome.cause);
-    let why = if outcome.message.is_empty() { "" } else { ": " };
-    let (name, cause, message) = (name(attempt), outcome.cause, &outcome.message);
-    tracing::info!("Task completed: {name} [Status: {status}, {cause}{why}{message}]");
 }
 
 /// A task as people know it; the number of the try only when it is not the first.
