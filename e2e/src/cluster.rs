@@ -271,6 +271,14 @@ impl Cluster {
         web::get(&url).unwrap_or_else(|| panic!("{url} does not answer"))
     }
 
+    /// What a probe says: the status and its line.
+    #[track_caller]
+    pub fn probe(&self, path: &str) -> (u16, String) {
+        let url = format!("http://{}{path}", self.http_address());
+        let got = web::get_bytes(&url).unwrap_or_else(|| panic!("{url} does not answer"));
+        (got.0, String::from_utf8_lossy(&got.1).into_owned())
+    }
+
     /// `POST` of a submit as bytes.
     #[track_caller]
     pub fn post_job(&self, body: &[u8]) -> Answer {

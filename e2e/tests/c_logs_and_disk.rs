@@ -162,6 +162,11 @@ fn c13_a_full_store_refuses_a_submit_and_what_runs_goes_on() {
     };
     let refusal = until("a submit is refused", || submit().map(|task| accepted.push(task)).err());
     refusal.check_error(507, "storage_full", "storage full");
+    // It lives, and says why it takes nothing new.
+    assert_eq!(cluster.probe("/healthz").0, 200);
+    let (status, line) = cluster.probe("/readyz");
+    assert!(status == 503 && line.starts_with("unready: storage full: "), "{status} {line}");
+    assert!(line.contains("Free space on that disk"), "{line}");
     let_go(&short_runs);
     until("the container has ended", || {
         (engine::containers_with(&worker.label) == [long_runs.as_str()]).then_some(())
@@ -176,6 +181,7 @@ fn c13_a_full_store_refuses_a_submit_and_what_runs_goes_on() {
     assert_eq!(cluster.get("/status").status, 200);
     disk.free();
     let last = until("a submit is accepted again", || submit().ok());
+    until("it is ready again", || (cluster.probe("/readyz").0 == 200).then_some(()));
     let_go(&long_runs);
     for task in [&long, &short] {
         assert_eq!(cluster.wait_success(task)["attempt"], 1, "{task}");

@@ -11,6 +11,7 @@
 mod agent_gate;
 mod console;
 mod points;
+mod room;
 #[cfg(test)]
 mod tests;
 mod turn;

@@ -8,7 +8,7 @@ use crate::{Amounts, TaskCounts};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Health {
-    /// Whether it takes work: the store is open and the heart beats.
+    /// Whether it takes work: the heart beats, and the store has room.
     pub ready: bool,
     /// The master's version.
     pub version: String,

@@ -26,8 +26,9 @@
 //! | GET `/queue` | | | [`QueueView`] |
 //! | GET `/events` | | | server-sent events, each a [`ClusterEvent`] |
 //!
-//! Beside it stand `/healthz` and `/readyz`, which answer 200 or 503 with one word for probes. An
-//! error is always an [`ErrorBody`]. Read next: `submit.rs`, `task.rs`, `error.rs`.
+//! Beside it stand `/healthz` and `/readyz` for probes, which answer 200 or 503 with a line of
+//! text: whether the process lives, and whether it takes work and why not. An error is always an
+//! [`ErrorBody`]. Read next: `submit.rs`, `task.rs`, `error.rs`.
 
 mod cluster;
 mod error;

@@ -26,6 +26,8 @@ pub struct ClusterView {
     pub waiting: Vec<WaitingView>,
     /// Reports that the fence refused since the master started.
     pub stale_reports: u64,
+    /// Whether the store is taken to have no room: nothing new is accepted or placed.
+    pub store_full: bool,
 }
 
 /// Live tasks by state.
@@ -95,7 +97,8 @@ impl Core {
             self.facts.workers.keys().map(|id| self.worker_status(now, id, &mut tasks)).collect();
         tasks.queued = self.facts.queue.queued_count;
         let waiting = self.waiting_views();
-        ClusterView { workers, tasks, waiting, stale_reports: self.stale_reports }
+        let (stale_reports, store_full) = (self.stale_reports, self.store_full);
+        ClusterView { workers, tasks, waiting, stale_reports, store_full }
     }
 
     fn worker_status(&self, now: Now, id: &WorkerId, tasks: &mut LiveCounts) -> WorkerStatus {

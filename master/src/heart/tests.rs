@@ -291,6 +291,26 @@ async fn whoever_asks_why_a_task_waits_is_told_that_the_store_has_no_room() {
 }
 
 #[tokio::test]
+async fn an_idle_master_that_refused_a_submit_is_not_ready_until_it_keeps_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (beating, is_full) = beat_on_small_disk(dir.path());
+    let heart = &beating.0;
+    let believed = async || soon("a view", heart.view()).await.unwrap().store_full;
+    assert!(!believed().await);
+    is_full.store(true, Ordering::SeqCst);
+    assert!(!believed().await, "nothing was refused yet");
+    for _ in 0..2 {
+        soon("a refusal", heart.command(submit())).await.unwrap_err();
+        // One of these turns had nothing to keep.
+        assert!(believed().await && believed().await);
+    }
+    is_full.store(false, Ordering::SeqCst);
+    soon("a submit with room", heart.command(submit())).await.unwrap();
+    assert!(!believed().await);
+    soon("the end", end(beating)).await;
+}
+
+#[tokio::test]
 async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let (beating, is_full) = beat_on_small_disk(dir.path());
@@ -322,7 +342,7 @@ async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on(
         assert_eq!((orders.acknowledged, orders.forget.len()), (sequence, 0), "{orders:?}");
     }
     let view = soon("a view", heart.view()).await.expect("whoever only looks is answered");
-    assert_eq!(view.workers.len(), 1);
+    assert_eq!((view.workers.len(), view.store_full), (1, true));
     // The same of a hello: the one that was not stored is no later one than itself.
     let outcome = Outcome::new(Cause::Exit(0), "");
     let what = ReportWhat::Ended { started_at: None, outcome, at: Timestamp(1) };
@@ -341,6 +361,7 @@ async fn a_store_without_room_takes_no_submit_and_the_leases_of_what_runs_go_on(
     let orders = soon("a forget", given.recv()).await.unwrap();
     assert_eq!((orders.acknowledged, orders.forget), (4, vec![attempt]));
     soon("a submit with room", heart.command(submit())).await.unwrap();
+    assert!(!soon("a view", heart.view()).await.unwrap().store_full);
     // What waited is planned again by itself.
     assert_eq!(soon("a plan", given.recv()).await.unwrap().assign.len(), 1);
     soon("the end", end(beating)).await;

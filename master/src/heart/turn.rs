@@ -15,6 +15,7 @@ use tokio::sync::{broadcast, mpsc};
 use super::agent_gate::AgentGate;
 use super::console::Console;
 use super::points::Watched;
+use super::room::Room;
 use super::{Change, HeartError, HeartSettings, Message, Reply, StartError};
 use crate::clock;
 use crate::dispatch::{Dispatch, Link};
@@ -23,8 +24,6 @@ use crate::dispatch::{Dispatch, Link};
 const MESSAGES_PER_TURN_MAX: usize = 1_024;
 /// How much later than it wanted a turn may begin before the master has stood still.
 const STALL_MS_MAX: u64 = 5_000;
-/// How long a store that has no room is left alone before time and plans ask it for some again.
-const FULL_PAUSE_MS: u64 = 2_000;
 /// How often a store that failed is read until it is given up.
 const RELOAD_TRIES_MAX: u32 = 10;
 /// Pause between two of them.
@@ -39,8 +38,7 @@ pub(super) struct Heart {
     changes: broadcast::Sender<Change>,
     console: Console,
     last_token: u64,
-    /// Until when the store is taken to have no room.
-    full_until: Option<Monotonic>,
+    room: Room,
 }
 
 /// Who waits for what in the present turn.
@@ -95,7 +93,7 @@ impl Heart {
             changes,
             console: Console::default(),
             last_token: 0,
-            full_until: None,
+            room: Room::default(),
         }
     }
 
@@ -129,29 +127,30 @@ impl Heart {
 
     fn next_deadline(&self) -> Option<Monotonic> {
         let due = [self.core.next_deadline(), self.agent.next_deadline()];
-        self.full_until.or_else(|| due.into_iter().flatten().min())
+        self.room.pause_end().or_else(|| due.into_iter().flatten().min())
     }
 
     /// Takes everything that came in; true when it was told to stop.
     fn turn(&mut self, messages: impl Iterator<Item = Message>) -> Result<bool, StartError> {
         let now = clock::now();
         self.look_for_stall(now);
-        let is_full = self.full_until.is_some_and(|until| now.mono < until);
+        let is_paused = self.room.is_paused(now.mono);
         let mut batch = Batch::default();
-        if !is_full {
+        if !is_paused {
             batch = self.core.step(now, Input { from: None, command: Command::Tick });
         }
         let mut waiters = Waiters::default();
         for message in messages {
             self.take(now, message, &mut batch, &mut waiters);
         }
-        if !is_full {
+        if !is_paused {
             self.plan(now, &mut batch);
         }
         let stop = waiters.stop;
+        let anything = !batch.events().is_empty();
         match batch.commit(&mut Watched(self.store.as_mut())) {
             Ok(effects) => {
-                if !is_full && self.full_until.take().is_some() {
+                if self.room.kept(now.mono, anything) {
                     tracing::info!("The store has room again");
                 }
                 self.release(effects, &mut waiters);
@@ -302,7 +301,7 @@ impl Heart {
 
     /// Questions are answered after the commit, so that nobody reads what might not last.
     fn answer_questions(&mut self, now: Now, waiters: &mut Waiters) {
-        self.core.set_store_full(self.full_until.is_some());
+        self.core.set_store_full(self.room.is_full(now.mono));
         if !waiters.views.is_empty() {
             let view = Arc::new(self.core.view(now));
             for reply in waiters.views.drain(..) {
@@ -346,19 +345,10 @@ impl Heart {
         error: &StoreError,
         waiters: &mut Waiters,
     ) -> Result<(), StartError> {
-        let paused_until = self.full_until;
-        if paused_until.is_none() {
+        self.reload(now)?;
+        if self.room.refused(now.mono, clock::now().mono) {
             tracing::error!("{}", describe(error));
         }
-        self.reload(now)?;
-        let reloaded_at = clock::now().mono;
-        self.full_until = Some(match paused_until {
-            // The first time may be the last: it is asked again at once.
-            None => reloaded_at,
-            // Whoever asks meanwhile does not put off time and plans.
-            Some(until) if now.mono < until => until,
-            Some(_) => reloaded_at.plus_ms(FULL_PAUSE_MS),
-        });
         let mut batch = Batch::default();
         for (from, command) in std::mem::take(&mut waiters.signs_of_life) {
             batch.append(self.core.step(now, Input { from: Some(from), command }));
@@ -498,21 +488,5 @@ mod tests {
         assert_eq!(said[0], Answer::Submitted { job, shape, existing: false });
         assert_eq!(said[1], Answer::Cancelled { ended: 1, stopping: 0 });
         assert_eq!(said[2], Answer::Submitted { job, shape, existing: true });
-    }
-
-    #[test]
-    fn whoever_asks_a_store_without_room_does_not_put_off_the_next_plan() {
-        let (mut heart, now) = (heart(), clock::now());
-        let full = StoreError::Full { path: "cloudai.db".into() };
-        let mut refuse = |paused_until: Option<Monotonic>| {
-            heart.full_until = paused_until;
-            heart.go_on_without_room(now, &full, &mut Waiters::default()).unwrap();
-            heart.full_until.unwrap()
-        };
-        let paused_until = now.mono.plus_ms(FULL_PAUSE_MS);
-        assert_eq!(refuse(Some(paused_until)), paused_until);
-        // Time and plans asked in vain.
-        assert!(refuse(Some(now.mono)) >= paused_until);
-        assert!(refuse(None) >= now.mono);
     }
 }

@@ -15,7 +15,7 @@ use crate::clock;
 /// How long the heart may take for a turn before the master counts as not ready.
 const HEART_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The probes of supervisors: one word each.
+/// The probes of supervisors: one line each.
 pub(super) fn probes() -> Router<App> {
     Router::new().route("/healthz", get(healthz)).route("/readyz", get(readyz))
 }
@@ -27,20 +27,27 @@ async fn healthz(State(app): State<App>) -> (StatusCode, &'static str) {
     (StatusCode::OK, "ok\n")
 }
 
-async fn readyz(State(app): State<App>) -> (StatusCode, &'static str) {
+async fn readyz(State(app): State<App>) -> (StatusCode, String) {
     match unready_reason(&app).await {
-        None => (StatusCode::OK, "ready\n"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "unready\n"),
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("unready: {reason}\n")),
     }
 }
 
-/// Why it takes no work; the heart is asked for a whole turn, with its commit.
+/// Why it takes no work: the heart does not end a turn, or its store kept nothing lately. What has
+/// nothing to keep, as this question, says nothing of the store.
 async fn unready_reason(app: &Shared) -> Option<String> {
     match tokio::time::timeout(HEART_TIMEOUT, app.heart.view()).await {
-        Ok(Ok(_)) => None,
+        Ok(Ok(view)) => view.store_full.then(|| {
+            let store = &app.info.store;
+            format!(
+                "storage full: there is no room left for {store}. New work is refused, what runs \
+                 goes on. Free space on that disk, and the master goes on by itself"
+            )
+        }),
         Ok(Err(error)) => Some(error.to_string()),
         Err(_) => Some(format!(
-            "the master has not ended a turn for {} s: its store may be slow or full",
+            "the master has not ended a turn for {} s: its disk may be slow",
             HEART_TIMEOUT.as_secs()
         )),
     }
