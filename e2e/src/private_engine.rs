@@ -24,7 +24,7 @@ pub struct PrivateEngine {
 }
 
 impl PrivateEngine {
-    /// An engine that serves, with its data in `dir` and a copy of an image of the machine's engine.
+    /// An engine that serves, with its data in `dir` and a copy of an image of the machine's.
     pub fn start(dir: &Path, image: &str) -> Self {
         engine::require();
         let tried = run(Command::new("unshare").args(HOUSE).arg("true"));
