@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use cloudai_database::{MemoryStore, SqliteStore, Store, StoreError};
-use cloudai_model::{Event, JobId, JobShape, Journal, RequestId, Snapshot};
+use cloudai_model::{
+    Cause, Event, JobId, JobShape, Journal, LossCause, Outcome, RequestId, Snapshot,
+};
 
 use crate::scenario::StoreKind;
 
@@ -15,10 +17,12 @@ pub(crate) struct Disk {
     memory: MemoryStore,
     /// How the next commit fails: whether it is stored all the same.
     pub(crate) fails: Option<bool>,
-    /// The last commit failed, but was stored.
-    pub(crate) kept: bool,
+    /// What the last commit stored although it failed.
+    pub(crate) kept: Option<Vec<Event>>,
     /// The next commit is answered and not stored: a planted bug.
     pub(crate) forgets: bool,
+    /// An end by a budget that is used up is stored as one more loss: a planted bug.
+    pub(crate) ignores_budgets: bool,
 }
 
 /// The directories of a SQLite store: one for each life of the master.
@@ -49,7 +53,15 @@ impl Disk {
             None => Box::new(memory.clone()),
             Some(files) => Box::new(SqliteStore::open(&files.dir())?),
         };
-        Ok(Self { store, files, memory, fails: None, kept: false, forgets: false })
+        Ok(Self {
+            store,
+            files,
+            memory,
+            fails: None,
+            kept: None,
+            forgets: false,
+            ignores_budgets: false,
+        })
     }
 
     /// The master was killed: what the system has of the files is all that there is. The copy is
@@ -97,12 +109,37 @@ impl Journal for Disk {
         if std::mem::take(&mut self.forgets) {
             return Ok(());
         }
-        let Some(is_stored) = self.fails.take() else { return self.store.commit(events) };
-        self.kept = is_stored;
-        if is_stored {
+        let altered: Vec<Event> = events.iter().map(|event| self.alter(event)).collect();
+        let fails = self.fails.take().or((altered != events).then_some(true));
+        let Some(is_stored) = fails else { return self.store.commit(events) };
+        self.kept = is_stored.then_some(altered);
+        if let Some(events) = &self.kept {
             self.store.commit(events)?;
         }
         Err(StoreError::Full { path: "the simulated disk".into() })
+    }
+}
+
+impl Disk {
+    /// The event as it is stored.
+    fn alter(&self, event: &Event) -> Event {
+        if let Event::TaskFinished { attempt, outcome: Outcome { cause, message }, at, .. } = event
+            && self.ignores_budgets
+            && let Some(cause) = find_loss(*cause)
+        {
+            let message = message.clone();
+            return Event::AttemptLost { attempt: *attempt, cause, message, at: *at };
+        }
+        event.clone()
+    }
+}
+
+/// The loss that ends a task in this way.
+const fn find_loss(cause: Cause) -> Option<LossCause> {
+    match cause {
+        Cause::WorkerLost => Some(LossCause::WorkerLost),
+        Cause::Infra => Some(LossCause::Infra),
+        _ => None,
     }
 }
 

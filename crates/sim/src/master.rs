@@ -324,7 +324,7 @@ impl World {
         }
         match batch.commit(&mut self.master.disk) {
             Ok(effects) => self.committed(&events, effects, waiters, doomed),
-            Err(_) => self.start_over(&events, waiters),
+            Err(_) => self.start_over(waiters),
         }
     }
 
@@ -378,7 +378,7 @@ impl World {
 
     /// The store did not keep the turn, or did not say so: nothing of it is answered, and the core
     /// is made again from what the store has.
-    fn start_over(&mut self, events: &[Event], waiters: Waiters) {
+    fn start_over(&mut self, waiters: Waiters) {
         self.report.count(Class::StoreFails);
         self.say(format_args!("master: a commit fails; starts over"));
         for from in waiters.answers.into_values() {
@@ -389,8 +389,8 @@ impl World {
             Ok(snapshot) => snapshot,
             Err(error) => return self.fail(format!("the store cannot be read again: {error}")),
         };
-        if std::mem::take(&mut self.master.disk.kept) {
-            self.judge_events(events);
+        if let Some(events) = self.master.disk.kept.take() {
+            self.judge_events(&events);
         }
         if let Err(why) = self.oracle.reference.check_restored(&snapshot) {
             return self.fail(why);

@@ -43,13 +43,15 @@ pub enum Plant {
     StopForgotten,
     /// A hello of a process that is gone counts as the latest, whenever it comes.
     DeadHello,
+    /// A task that its workers or its machines have lost too often is tried again all the same.
+    BudgetIgnored,
     /// The same turn gives another order of events each time.
     Chance,
 }
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -69,6 +71,7 @@ impl Plant {
         Self::AdoptRestarts,
         Self::StopForgotten,
         Self::DeadHello,
+        Self::BudgetIgnored,
         Self::Chance,
     ];
 
@@ -94,6 +97,7 @@ impl Plant {
             Self::AdoptRestarts => "adopt-restarts",
             Self::StopForgotten => "stop-forgotten",
             Self::DeadHello => "dead-hello",
+            Self::BudgetIgnored => "budget-ignored",
             Self::Chance => "chance",
         }
     }

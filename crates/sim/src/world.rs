@@ -104,7 +104,9 @@ impl World {
             scenario.workers.iter().map(|plan| (plan.id.clone(), plan.capacity)).collect();
         let count = scenario.workers.len();
         let name = format!("{seed}-{:?}", std::thread::current().id()).replace(['(', ')'], "");
-        let disk = Disk::new(scenario.store, &name).expect("a directory in memory can be made");
+        let disk = Disk::new(scenario.store, &name);
+        let mut disk = disk.expect("a directory in memory can be made");
+        disk.ignores_budgets = plant == Some(Plant::BudgetIgnored);
         let numbered = scenario.workers.iter().cloned().zip(100..);
         Self {
             plant,

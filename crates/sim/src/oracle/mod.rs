@@ -8,6 +8,8 @@ mod judge;
 pub(crate) mod leases;
 pub(crate) mod reference;
 pub(crate) mod state;
+#[cfg(test)]
+mod tests;
 pub(crate) mod truth;
 
 use std::collections::BTreeMap;

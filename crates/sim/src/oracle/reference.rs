@@ -247,7 +247,7 @@ impl Reference {
 
     fn lost(&mut self, attempt: AttemptId, cause: LossCause) -> Result<(), String> {
         let job = self.jobs.get(&attempt.task.job);
-        let retries_max = job.map_or(0, |job| job.spec.retry.retries_max);
+        let retry = job.map(|job| job.spec.retry).unwrap_or_default();
         let task = self.current(attempt)?;
         if task.cancel_requested {
             return Err(format!("cancel wins: {attempt} is to be tried again after its cancel"));
@@ -260,8 +260,16 @@ impl Reference {
             LossCause::WorkerLost | LossCause::Infra => task.infra += 1,
             LossCause::WorkerStopped => {}
         }
-        if task.failures > retries_max {
-            return Err(format!("{attempt} is tried again more often than its user allowed"));
+        let (lost, most) = match cause {
+            LossCause::Failed(_) => (task.failures, retry.retries_max),
+            LossCause::WorkerLost if started => (task.crashes, retry.crashes_max),
+            _ => (task.infra, bounds::INFRA_LOSSES_MAX),
+        };
+        if lost > most {
+            return Err(format!(
+                "a budget that is used up ends its task: {attempt} is to be tried again after \
+                 {lost} losses ({cause:?}) of at most {most}"
+            ));
         }
         Ok(())
     }
@@ -271,7 +279,7 @@ impl Reference {
             self.check_unwanted(attempt.task)?;
         }
         let job = self.jobs.get_mut(&attempt.task.job);
-        let crashes_max = job.as_ref().map_or(0, |job| job.spec.retry.crashes_max);
+        let retry = job.as_ref().map(|job| job.spec.retry).unwrap_or_default();
         let task = job.and_then(|job| job.tasks.get_mut(&attempt.task.position()));
         let task = task.ok_or_else(|| format!("{attempt} ended and its task never was"))?;
         if let Place::Ended(before) = task.place {
@@ -285,9 +293,10 @@ impl Reference {
         let fits = match cause {
             // A task that waits for another try is cancelled without a worker's word.
             Cause::Cancelled => task.cancel_requested || !is_held,
-            Cause::WorkerLost if started => task.crashes >= crashes_max,
+            Cause::WorkerLost if started => task.crashes >= retry.crashes_max,
             Cause::WorkerLost | Cause::Infra => task.infra >= bounds::INFRA_LOSSES_MAX,
-            _ => is_held,
+            cause if cause.is_success() => is_held,
+            _ => is_held && task.failures >= retry.retries_max,
         };
         if task.cancel_requested && cause != Cause::Cancelled {
             return Err(format!("cancel wins: {attempt} ended with {cause} after its cancel"));
