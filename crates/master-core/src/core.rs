@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cloudai_model::{
-    AttemptId, Event, LiveState, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
+    AttemptId, Event, LiveState, LiveTask, Monotonic, Now, Session, Snapshot, TaskId, WorkerId,
 };
 use cloudai_scheduler::{Demand, Offer, Plan, Problem, Standing};
 
 use crate::batch::{Batch, Effect, Order};
-use crate::command::{Answer, Command, Input, Placement, StreamNo};
+use crate::command::{Answer, Command, Input, StreamNo};
 use crate::facts::{Facts, RestoreError, WorkerFacts};
 use crate::liveness::{Alarm, Alarms, Liveness};
 use crate::pace::Pace;
@@ -108,6 +108,9 @@ pub struct Core {
     /// process, so there is nothing to store.
     pub(crate) hellos: BTreeMap<WorkerId, StreamNo>,
     pub(crate) pace: Pace,
+    /// Where tasks that wait were lost last by no fault of their own: it is better to try them
+    /// elsewhere. Not durable: it is a wish, and nothing waits for it.
+    pub(crate) lost_on: BTreeMap<TaskId, WorkerId>,
     /// See [`Core::set_store_full`].
     pub(crate) store_full: bool,
 }
@@ -127,6 +130,7 @@ impl Core {
             stale_reports: 0,
             hellos: BTreeMap::new(),
             pace: Pace::new(now.mono),
+            lost_on: BTreeMap::new(),
             store_full: false,
         };
         let workers: Vec<WorkerId> = core.facts.workers.keys().cloned().collect();
@@ -163,6 +167,9 @@ impl Core {
         core.hellos.clone_from(&self.hellos);
         core.pace = self.pace;
         core.stale_reports = self.stale_reports;
+        core.lost_on.clone_from(&self.lost_on);
+        let waits = |live: &LiveTask| live.find_hold().is_none();
+        core.lost_on.retain(|task, _| core.facts.find_live(*task).is_some_and(waits));
         core.alarms = core.alarms.put_off(&self.alarms);
         for (worker, known) in &self.liveness {
             if core.facts.workers.contains_key(worker) {
@@ -286,26 +293,7 @@ impl Core {
     /// hold are left out: a policy can do no harm.
     pub fn apply_plan(&mut self, now: Now, problem: &Problem, plan: &Plan) -> Batch {
         let mut batch = Batch::default();
-        let numbers: Vec<u64> =
-            self.facts.queue.ready_lines().into_iter().map(|(number, _)| number).collect();
-        let mut left = bounds::PLACEMENTS_PER_PLAN_MAX;
-        for share in &plan.shares {
-            let (Some(line), Some(offer)) =
-                (numbers.get(share.demand), problem.offers.get(share.offer))
-            else {
-                continue;
-            };
-            let count = share.count.min(left);
-            for (job, position) in self.facts.queue.first_of(*line, count, &self.facts.jobs) {
-                let task = self.facts.jobs[&job].shape.task_id(job, position);
-                let placement = Placement { task, worker: offer.worker.clone() };
-                if steps::place(self, now, &placement, &mut batch).is_ok() {
-                    left -= 1;
-                }
-            }
-        }
-        // What the bound cut off is placed by the next plan.
-        self.plan_wanted |= left == 0;
+        steps::apply_plan(self, now, problem, plan, &mut batch);
         batch
     }
 

@@ -60,6 +60,8 @@ pub(crate) struct Alarms {
 pub(crate) enum Alarm {
     /// Has the worker been silent for too long?
     Worker(WorkerId),
+    /// May what the last plan left be placed?
+    Plan,
     /// May the task be tried again?
     Backoff(TaskId),
     /// May the worker that was put aside be tried, or tried again?

@@ -16,3 +16,4 @@ mod reloading;
 mod restoring;
 mod retrying;
 mod submitting;
+mod trying_elsewhere;

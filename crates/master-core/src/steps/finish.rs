@@ -179,6 +179,7 @@ pub(crate) fn finish(
     batch: &mut Batch,
 ) {
     let worker = let_go(core, attempt);
+    core.lost_on.remove(&attempt.task);
     let told = Effect::TaskEnded { attempt, worker, outcome: outcome.clone() };
     let event = Event::TaskFinished { attempt, outcome, finished_at, at: now.wall };
     core.record(batch, event);
@@ -198,6 +199,9 @@ fn try_again(
     let worker = let_go(core, attempt);
     let live = core.facts.find_live(attempt.task).expect("only a current attempt is lost");
     let wait_ms = backoff_ms(live, cause, core.facts.numbers.attempt_floor);
+    if let (LossCause::Infra | LossCause::WorkerLost, Some(worker)) = (cause, &worker) {
+        core.lost_on.insert(attempt.task, worker.clone());
+    }
     let told = Effect::AttemptLost { attempt, worker, cause, message: message.clone() };
     core.record(batch, Event::AttemptLost { attempt, cause, message, at: now.wall });
     if wait_ms > 0 {

@@ -10,7 +10,7 @@ mod tick;
 
 pub(crate) use cancel::cancel;
 pub(crate) use hello::{goodbye, held_by, hello};
-pub(crate) use place::{place, propose};
+pub(crate) use place::{apply_plan, propose};
 #[cfg(test)]
 pub(crate) use report::is_current;
 pub(crate) use report::{Report, declined, report};

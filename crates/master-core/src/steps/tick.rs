@@ -12,6 +12,7 @@ use crate::steps::hello::held_by;
 pub(crate) fn tick(core: &mut Core, now: Now, batch: &mut Batch) {
     while let Some(alarm) = core.alarms.pop(now.mono) {
         match alarm {
+            Alarm::Plan => core.plan_wanted = true,
             Alarm::Backoff(task) => backoff_over(core, task),
             Alarm::Breaker(worker) => try_worker(core, now, &worker),
             Alarm::Trial(worker, attempt) => {
