@@ -220,7 +220,8 @@ impl Breaker {
     pub(crate) fn find_words(&self, now: Monotonic) -> Option<String> {
         let begin = match &self.state {
             State::Open { until } => {
-                format!("for {} s more", until.ms_since(now).div_ceil(1000))
+                let seconds = until.ms_since(now).div_ceil(1000);
+                format!("for {seconds} s more, then tried with one task,")
             }
             State::HalfOpen { trials, last: Some((trial, until)) }
                 if *until > now && trials.contains(trial) =>
@@ -265,7 +266,10 @@ mod tests {
     fn so_many_failures_in_a_row_open_it_and_not_one_less() {
         let breaker = opened(7);
         let words = breaker.find_words(Monotonic(6_008)).unwrap();
-        assert_eq!(words, "for 24 s more after 5 failures in a row; last: the disk is full");
+        assert_eq!(
+            words,
+            "for 24 s more, then tried with one task, after 5 failures in a row; last: the disk is full"
+        );
     }
 
     #[test]

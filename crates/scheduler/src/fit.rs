@@ -118,10 +118,14 @@ mod tests {
         check(|_, offer| offer.standing = Standing::Inactive, "inactive");
         let degraded = || Standing::Degraded("the disk is full".to_owned());
         check(|_, offer| offer.standing = degraded(), "degraded: the disk is full");
-        let aside = || Standing::PutAside("for 24 s more after 5 failures in a row".to_owned());
+        let aside = || {
+            Standing::PutAside(
+                "for 24 s more, then tried with one task, after 5 failures in a row".to_owned(),
+            )
+        };
         check(
             |_, offer| offer.standing = aside(),
-            "put aside for 24 s more after 5 failures in a row",
+            "put aside for 24 s more, then tried with one task, after 5 failures in a row",
         );
         check(
             |shape, offer| {

@@ -270,7 +270,10 @@ async fn a_worker_that_gets_no_new_work_says_why() {
     let (_, view) = world.get("/workers/worker-1").await;
     assert_eq!(view["status"], "put_aside");
     let reason = view["reason"].as_str().unwrap();
-    assert!(reason.starts_with("put aside for ") && reason.contains(" s more after 5"), "{reason}");
+    assert!(
+        reason.starts_with("put aside for ") && reason.contains(" tried with one task, after 5"),
+        "{reason}"
+    );
     let (_, status) = world.get("/status").await;
     assert_eq!(status["workers"]["put_aside"], 1);
     world.submit(json!({ "image": "busybox", "worker": "worker-1" })).await;

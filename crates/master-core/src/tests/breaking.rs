@@ -54,7 +54,8 @@ fn a_worker_that_fails_every_task_at_once_is_put_aside_and_its_work_runs_elsewhe
     fail_jobs(&mut world, 1..u64::from(bounds::BREAKER_FAILURES), 100);
     assert_eq!(world.standing("worker-1"), Standing::Active);
     fail_jobs(&mut world, 5..=5, 100);
-    let want = "for 30 s more after 5 failures in a row; last: task-5-a1 ended with exit(1)";
+    let want = "for 30 s more, then tried with one task, after 5 failures in a row; \
+                last: task-5-a1 ended with exit(1)";
     assert_eq!(put_aside(&world), want);
     assert_eq!(world.submit_one(1), "worker-2: assign task-6-a1");
 }
@@ -67,7 +68,7 @@ fn a_failure_after_a_while_says_that_the_worker_works() {
     fail_jobs(&mut world, 1..=20, bounds::QUICK_EXIT_MS);
     assert_eq!(world.standing("worker-1"), Standing::Active);
     fail_jobs(&mut world, 21..=25, bounds::QUICK_EXIT_MS - 1);
-    assert!(put_aside(&world).starts_with("for 30 s more after 5 failures"));
+    assert!(put_aside(&world).starts_with("for 30 s more, then tried with one task, after 5 "));
 }
 
 #[test]
@@ -120,7 +121,7 @@ fn a_failed_trial_puts_it_aside_for_twice_as_long() {
     world.submit_one(1);
     assert_eq!(pass(&mut world, bounds::BREAKER_MS_MIN), "worker-1: assign task-6-a1");
     world.report("worker-1", 1, ended("task-6-a1", Cause::Infra));
-    assert!(put_aside(&world).starts_with("for 60 s more after 6 failures"));
+    assert!(put_aside(&world).starts_with("for 60 s more, then tried with one task, after 6 "));
 }
 
 #[test]
@@ -247,7 +248,7 @@ fn the_reason_is_named_where_a_task_waits_for_it() {
     let want = "the workers that could take it get no new work now";
     assert_eq!(explanation.wait.to_string(), want);
     let refusal = explanation.workers[0].refusal.as_ref().unwrap().to_string();
-    assert!(refusal.starts_with("put aside for 30 s more after 5 failures in a row"), "{refusal}");
+    assert!(refusal.starts_with("put aside for 30 s more, then tried with one task, after 5"));
 }
 
 #[test]
