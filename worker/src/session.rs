@@ -265,8 +265,12 @@ impl SessionLoop {
         while self.ledger.live_count() > 0 {
             if *serves {
                 *serves = self.turn().await.is_ok();
-            } else if let Some(event) = self.events.recv().await {
-                self.on_event(event);
+                continue;
+            }
+            let deadline = self.ledger.next_deadline();
+            tokio::select! {
+                Some(event) = self.events.recv() => self.on_event(event),
+                () = sleep_until(deadline) => self.step(Input::Tick),
             }
         }
     }

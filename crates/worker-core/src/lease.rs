@@ -82,11 +82,6 @@ impl Leases {
         self.times.renewed_at.plus_ms(lease_ms).max(self.times.ask_until)
     }
 
-    /// How much of a lease is left, in milliseconds.
-    pub(crate) fn left_ms(&self, lease_ms: u64, now: Monotonic) -> u64 {
-        self.end(lease_ms).ms_since(now)
-    }
-
     /// When the shortest lease ends.
     pub(crate) fn next_end(&self) -> Option<Monotonic> {
         let (shortest_ms, _) = self.lengths.first_key_value()?;
@@ -107,9 +102,9 @@ mod tests {
             leases.sent(number, Monotonic(number));
         }
         leases.acknowledge(last);
-        assert_eq!(leases.left_ms(LEASE_MS, Monotonic(last)), LEASE_MS - 1);
+        assert_eq!(leases.end(LEASE_MS), Monotonic(last - 1 + LEASE_MS));
         leases.sent(last + 1, Monotonic(last + 1));
         leases.acknowledge(last + 1);
-        assert_eq!(leases.left_ms(LEASE_MS, Monotonic(last + 1)), LEASE_MS);
+        assert_eq!(leases.end(LEASE_MS), Monotonic(last + 1 + LEASE_MS));
     }
 }

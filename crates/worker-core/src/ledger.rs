@@ -43,6 +43,9 @@ enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
+    /// Asked for by the end of this process. The master places the task again when the lease ends,
+    /// which ends the grace as well.
+    Leaving,
     /// Asked for; the end is reported.
     Report,
     /// Asked for; when it is gone, it is forgotten without a word.
@@ -62,6 +65,11 @@ impl Entry {
     /// Whether the executor still has it.
     const fn is_live(&self) -> bool {
         matches!(self.stage, Stage::Accepted | Stage::Running { .. })
+    }
+
+    /// Whether the end of its lease is still to end it.
+    const fn has_lease(&self) -> bool {
+        self.is_live() && matches!(self.stopping, Stopping::No | Stopping::Leaving)
     }
 
     fn report(&self) -> ReportWhat {
@@ -177,8 +185,8 @@ impl Ledger {
         !self.news.is_empty()
     }
 
-    /// When to come back with [`Input::Tick`]: the shortest lease of a live attempt that nobody
-    /// stopped yet ends then.
+    /// When to come back with [`Input::Tick`]: the shortest lease of a live attempt ends then, of
+    /// those that nobody stopped yet, or only the end of this process.
     pub fn next_deadline(&self) -> Option<Monotonic> {
         self.leases.next_end()
     }
@@ -221,7 +229,7 @@ impl Ledger {
             Input::SessionUnknown => self.session = None,
             Input::Acknowledged { sequence } => self.leases.acknowledge(sequence),
             Input::Tick => self.end_leases(now, effects),
-            Input::ShutDown => self.shut_down(now, effects),
+            Input::ShutDown => self.shut_down(effects),
         }
     }
 
@@ -287,7 +295,7 @@ impl Ledger {
     }
 
     /// Stops a live attempt with a cause, once; again only to shorten its grace. From here on no
-    /// lease has to end it.
+    /// lease has to end it: the master knows of the stop, or the lease has ended.
     fn stop_live(
         &mut self,
         attempt: AttemptId,
@@ -297,7 +305,7 @@ impl Ledger {
     ) {
         let entry = self.held.get_mut(&attempt).expect("a live attempt is held");
         let is_first = entry.stopping == Stopping::No;
-        if is_first {
+        if entry.has_lease() {
             entry.stopping = Stopping::Report;
             self.leases.remove(entry.lease_ms);
         }
@@ -372,7 +380,7 @@ impl Ledger {
         let (lease_ms, stopping) = (entry.lease_ms, entry.stopping);
         self.live -= 1;
         match stopping {
-            Stopping::No => self.leases.remove(lease_ms),
+            Stopping::No | Stopping::Leaving => self.leases.remove(lease_ms),
             Stopping::Report => {}
             Stopping::Discard => self.drop_held(attempt, effects),
         }
@@ -397,11 +405,7 @@ impl Ledger {
         if self.leases.next_end().is_none_or(|end| end > now) {
             return;
         }
-        let over = |entry: &Entry| {
-            entry.is_live()
-                && entry.stopping == Stopping::No
-                && self.leases.is_over(entry.lease_ms, now)
-        };
+        let over = |entry: &Entry| entry.has_lease() && self.leases.is_over(entry.lease_ms, now);
         let attempts = self.held.iter().filter(|(_, entry)| over(entry)).map(|(id, _)| *id);
         for attempt in attempts.collect::<Vec<_>>() {
             // Not `WorkerLost`, which says that this process goes: the task may be what kept it
@@ -410,16 +414,16 @@ impl Ledger {
         }
     }
 
-    /// The master hears nothing from here on: a grace ends with the lease, behind which it places
-    /// the task again.
-    fn shut_down(&mut self, now: Monotonic, effects: &mut Vec<Effect>) {
+    /// Stops what nobody stopped yet. The master hears of this worker until the last has ended, so
+    /// each has its whole grace.
+    fn shut_down(&mut self, effects: &mut Vec<Effect>) {
         self.shutting_down = true;
-        let live = self.held.iter().filter(|(_, entry)| entry.is_live());
-        let left = |entry: &Entry| self.leases.left_ms(entry.lease_ms, now);
-        let live = live.map(|(attempt, entry)| (*attempt, left(entry))).collect::<Vec<_>>();
-        for (attempt, left_ms) in live {
-            let grace_ms_max = left_ms.max(LEASE_END_GRACE_MS_MAX);
-            self.stop_live(attempt, Cause::WorkerLost, grace_ms_max, effects);
+        for (attempt, entry) in &mut self.held {
+            if entry.is_live() && entry.stopping == Stopping::No {
+                entry.stopping = Stopping::Leaving;
+                let (attempt, grace_ms) = (*attempt, entry.grace_ms);
+                effects.push(Effect::Stop { attempt, cause: Cause::WorkerLost, grace_ms });
+            }
         }
     }
 

@@ -59,7 +59,7 @@ pub async fn run(spec: &TaskSpec, mut channels: RunChannels) -> Ended {
         () = elapsed(timeout) => Outcome::new(Cause::Timeout, "ran longer than its time-out"),
         outcome = run_steps(spec, &mut channels, &mut files) => outcome,
     };
-    // Nothing of it is kept for another process, for which an end that the disk refused would matter.
+    // An end that the disk refused matters to another process, for which nothing of this is kept.
     drop(channels.log.finish().await);
     Ended { outcome, started_at: Some(started_at), at: clock::wall(), files }
 }

@@ -80,8 +80,7 @@ impl World {
         assert!(ledger.news.iter().all(|attempt| ledger.held.contains_key(attempt)));
         assert_eq!(ledger.news.len(), ledger.newsworthy.len());
         assert!(ledger.forgotten.len() <= FORGOTTEN_LEN_MAX);
-        let goes_on = |entry: &&Entry| entry.is_live() && entry.stopping == Stopping::No;
-        let leased = ledger.held.values().filter(goes_on).count();
+        let leased = ledger.held.values().filter(|entry| entry.has_lease()).count();
         assert_eq!(ledger.next_deadline().is_some(), leased > 0);
     }
 
@@ -275,12 +274,31 @@ fn a_stop_is_over_before_the_master_may_place_the_task_again() {
     };
     let by_user = Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Cancelled };
     assert_eq!(graces(&mut begin(), 14_000, by_user), [10_000]);
-    assert_eq!(graces(&mut begin(), 1_000, Input::ShutDown), [10_000]);
-    assert_eq!(graces(&mut begin(), 9_000, Input::ShutDown), [6_000]);
-    assert_eq!(graces(&mut begin(), 15_000, Input::ShutDown), [LEASE_END_GRACE_MS_MAX]);
     assert_eq!(graces(&mut begin(), 15_000, Input::Tick), [LEASE_END_GRACE_MS_MAX]);
     let stale = Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Stale };
     assert_eq!(graces(&mut begin(), 0, stale), [LEASE_END_GRACE_MS_MAX]);
+}
+
+#[test]
+fn a_shutdown_gives_the_whole_grace_while_the_master_renews_the_lease() {
+    let mut world = World::new(4);
+    world.run("assign task-1-a1 lease 15000");
+    let ledger = &mut world.ledger;
+    assert_eq!(graces(ledger, 14_000, Input::ShutDown), [10_000]);
+    let effects = &mut Vec::new();
+    assert_eq!(ledger.take_report(Monotonic(14_500), true).sequence, 1);
+    ledger.step(Monotonic(14_600), Input::Acknowledged { sequence: 1 }, effects);
+    assert_eq!(ledger.next_deadline(), Some(Monotonic(29_500)));
+    assert_eq!(graces(ledger, 29_499, Input::Tick), [0; 0]);
+    // The master was away since.
+    assert_eq!(graces(ledger, 29_500, Input::Tick), [LEASE_END_GRACE_MS_MAX]);
+    assert_eq!(graces(ledger, 30_000, Input::Tick), [0; 0]);
+    assert_eq!(ledger.next_deadline(), None);
+    // A lease that was over before is acted upon as well.
+    let mut world = World::new(4);
+    world.run("assign task-1-a1 lease 15000");
+    assert_eq!(graces(&mut world.ledger, 15_000, Input::ShutDown), [10_000]);
+    assert_eq!(graces(&mut world.ledger, 15_000, Input::Tick), [LEASE_END_GRACE_MS_MAX]);
 }
 
 #[test]
@@ -288,17 +306,18 @@ fn a_stop_with_less_time_shortens_the_grace_of_an_earlier_one_and_no_other_does(
     let by_user = || Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Cancelled };
     let stale = || Input::Stop { attempt: id("task-1-a1"), reason: StopReason::Stale };
     let forget = || Input::Forget { attempt: id("task-1-a1") };
-    for (hurried, want) in [
-        (stale(), LEASE_END_GRACE_MS_MAX),
-        (forget(), LEASE_END_GRACE_MS_MAX),
-        (Input::ShutDown, 6_000),
-    ] {
-        let mut world = World::new(4);
-        world.run("assign task-1-a1 lease 15000");
-        assert_eq!(graces(&mut world.ledger, 0, by_user()), [10_000]);
-        assert_eq!(graces(&mut world.ledger, 9_000, hurried), [want]);
-        for input in [by_user(), Input::ShutDown, Input::Tick] {
-            assert_eq!(graces(&mut world.ledger, 9_000, input), [0; 0]);
+    for hurried in [stale(), forget()] {
+        for first in [by_user(), Input::ShutDown] {
+            let mut world = World::new(4);
+            world.run("assign task-1-a1 lease 15000");
+            assert_eq!(graces(&mut world.ledger, 0, first), [10_000]);
+            for input in [by_user(), Input::ShutDown, Input::Tick] {
+                assert_eq!(graces(&mut world.ledger, 9_000, input), [0; 0]);
+            }
+            assert_eq!(graces(&mut world.ledger, 9_000, hurried.clone()), [LEASE_END_GRACE_MS_MAX]);
+            for input in [by_user(), Input::ShutDown, Input::Tick] {
+                assert_eq!(graces(&mut world.ledger, 90_000, input), [0; 0]);
+            }
         }
     }
 }
