@@ -275,9 +275,10 @@ impl SessionLoop {
         }
     }
 
-    /// Goes on until the master has stored every result, or is away.
+    /// Goes on until the master has every log and file, and has stored every result, or is away.
     async fn wait_delivered(&mut self) {
-        while self.ledger.owed_count() > 0 && matches!(self.connection, Connection::Open(_)) {
+        while self.ledger.undelivered_count() > 0 && matches!(self.connection, Connection::Open(_))
+        {
             if self.turn().await.is_err() {
                 return;
             }

@@ -170,6 +170,23 @@ async fn a_shutdown_takes_nothing_new_and_waits_until_the_master_has_what_ended(
 }
 
 #[tokio::test]
+async fn a_goodbye_comes_behind_the_logs_of_what_it_stopped() {
+    let mut peer = Peer::start().await;
+    peer.brought.lost_ends.lock().unwrap().extend([LostEnd::Broken, LostEnd::Broken]);
+    let worker = Worker::start(&peer.address);
+    let mut session = peer.welcome(7).await;
+    session.assign("task-1-a1", "echo one; sleep 1000").await;
+    while log_text(&peer.brought, "task-1-a1").is_empty() {
+        session.report().await;
+    }
+    worker.ask_to_stop();
+    while !matches!(session.message().await.unwrap(), session_up::Message::Goodbye(_)) {}
+    assert_eq!(log_text(&peer.brought, "task-1-a1"), "one\n");
+    drop(session);
+    worker.ended().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_log_that_breaks_off_goes_on_where_the_master_stands() {
     let mut peer = Peer::start().await;
     peer.brought.broken_parts.store(3, Ordering::SeqCst);

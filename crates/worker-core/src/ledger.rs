@@ -72,6 +72,16 @@ impl Entry {
         self.is_live() && matches!(self.stopping, Stopping::No | Stopping::Leaving)
     }
 
+    /// See [`Ledger::owed_count`].
+    fn is_owed(&self) -> bool {
+        match &self.stage {
+            Stage::Accepted | Stage::Running { .. } => false,
+            Stage::Delivering { outcome, .. } | Stage::Ended { outcome, .. } => {
+                outcome.cause != Cause::WorkerLost
+            }
+        }
+    }
+
     fn report(&self) -> ReportWhat {
         match &self.stage {
             Stage::Accepted | Stage::Delivering { started_at: None, .. } => ReportWhat::Accepted,
@@ -166,13 +176,15 @@ impl Ledger {
     /// How many ended attempts have a result that the master is not known to have. That the worker
     /// itself stopped one is none: its goodbye says so too.
     pub fn owed_count(&self) -> usize {
-        let is_owed = |entry: &&Entry| match &entry.stage {
-            Stage::Accepted | Stage::Running { .. } => false,
-            Stage::Delivering { outcome, .. } | Stage::Ended { outcome, .. } => {
-                outcome.cause != Cause::WorkerLost
-            }
-        };
-        self.held.values().filter(is_owed).count()
+        self.held.values().filter(|entry| entry.is_owed()).count()
+    }
+
+    /// How many ended attempts the master is still to get something of: the log, files, or the
+    /// result that is owed.
+    pub fn undelivered_count(&self) -> usize {
+        let is_undelivered =
+            |entry: &&Entry| matches!(entry.stage, Stage::Delivering { .. }) || entry.is_owed();
+        self.held.values().filter(is_undelivered).count()
     }
 
     /// Whether it takes nothing new any more.
