@@ -2,7 +2,7 @@
 //! engine that errs, hangs, dies, comes back, loses containers and pulls for ever.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
-use cloudai_e2e::fake_engine::{Call, Containers, FAKE_IMAGE, FakeEngine, Fault, Pull};
+use cloudai_e2e::fake_engine::{Call, Containers, FAKE_IMAGE, FakeEngine, Fault, Journal, Pull};
 use cloudai_e2e::{BUSYBOX, Cluster, Worker, engine, until};
 use serde_json::{Value, json};
 
@@ -286,6 +286,19 @@ fn c9_a_hanging_engine_ends_nothing_and_frees_nothing() {
     assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": 4}), "{detail:#}");
     rig.engine.release(&runs);
     assert_eq!(causes(&rig.cluster.wait_success(&runs)), ["exit"]);
+    rig.check_clean();
+}
+
+#[test]
+fn c9_a_container_that_runs_has_not_ended_whatever_one_answer_says() {
+    let rig = Rig::start();
+    rig.engine.once(Call::Wait, "task-1-a1", Fault::Close);
+    rig.engine.once(Call::Inspect, "task-1-a1", Fault::Refuse(404));
+    let task = rig.hold("exit 3");
+    let looked = |journal: &Journal| journal.count(Call::Inspect, "task-1-a1") > 1;
+    rig.engine.wait_journal("a second look", looked);
+    rig.engine.release(&task);
+    assert_eq!(rig.cluster.wait_end(&task)["outcome"]["exit_code"], 3);
     rig.check_clean();
 }
 

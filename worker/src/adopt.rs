@@ -170,7 +170,11 @@ mod tests {
             boot_id: String::new(),
             spec: Arc::new(TaskSpec::new("busybox", TaskSpec::DEFAULT_NEEDS)),
             phase: phase.clone(),
-            stop: stop.map(|cause| BegunStop { cause, kill_at: Timestamp(1) }),
+            stop: stop.map(|cause| BegunStop {
+                cause,
+                begun_at: Timestamp(1),
+                kill_at: Timestamp(1),
+            }),
         };
         match decide(&kept, None, rebooted) {
             (How::Run(begin), None) => format!("{begin:?}"),

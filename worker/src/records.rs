@@ -56,6 +56,8 @@ pub(crate) struct Kept {
 pub struct BegunStop {
     /// Why.
     pub cause: Cause,
+    /// When it began: what ended before has an end of its own.
+    pub begun_at: Timestamp,
     /// When the container gets SIGKILL.
     pub kill_at: Timestamp,
 }
@@ -101,9 +103,9 @@ impl AttemptRecord {
 
     /// Before its container gets the signal that ends it.
     pub(crate) async fn stopping(&self, stop: BegunStop) -> io::Result<()> {
-        let BegunStop { cause, kill_at } = stop;
+        let BegunStop { cause, begun_at, kill_at } = stop;
         self.add(move |places| {
-            append(&places.record, &RecordStep::Stopping { cause, kill_at })?.sync_data()
+            append(&places.record, &RecordStep::Stopping { cause, begun_at, kill_at })?.sync_data()
         })
         .await
     }
@@ -173,8 +175,8 @@ fn replay(steps: Vec<RecordStep>) -> Result<Kept, String> {
         phase = match (phase, step) {
             (Phase::Ended(ended), _) => Phase::Ended(ended),
             (_, RecordStep::Created) => Phase::Created,
-            (phase, RecordStep::Stopping { cause, kill_at }) => {
-                stop.get_or_insert(BegunStop { cause, kill_at });
+            (phase, RecordStep::Stopping { cause, begun_at, kill_at }) => {
+                stop.get_or_insert(BegunStop { cause, begun_at, kill_at });
                 phase
             }
             (_, RecordStep::Ended { started_at, outcome, at, files }) => {
@@ -256,7 +258,7 @@ mod tests {
     async fn a_stop_that_began_is_known_until_the_end_and_the_first_one_counts() {
         let root = tempfile::tempdir().unwrap();
         let record = accept(root.path(), "task-1-a1").await;
-        let stop = |cause| BegunStop { cause, kill_at: Timestamp(8) };
+        let stop = |cause| BegunStop { cause, begun_at: Timestamp(7), kill_at: Timestamp(8) };
         record.created().await.unwrap();
         record.stopping(stop(Cause::Cancelled)).await.unwrap();
         record.stopping(stop(Cause::WorkerLost)).await.unwrap();

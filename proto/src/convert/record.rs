@@ -29,6 +29,8 @@ pub enum RecordStep {
     Stopping {
         /// Why.
         cause: Cause,
+        /// When that began: what ended before has an end of its own.
+        begun_at: Timestamp,
         /// When it gets SIGKILL.
         kill_at: Timestamp,
     },
@@ -57,9 +59,10 @@ pub fn encode(of: &RecordStep) -> Vec<u8> {
             })
         }
         RecordStep::Created => step::Step::Created(Created {}),
-        RecordStep::Stopping { cause, kill_at } => step::Step::Stopping(Stopping {
+        RecordStep::Stopping { cause, begun_at, kill_at } => step::Step::Stopping(Stopping {
             cause: to_wire::cause_word(*cause).to_owned(),
             kill_at_unix_ms: kill_at.0,
+            begun_at_unix_ms: begun_at.0,
         }),
         RecordStep::Ended { started_at, outcome, at, files } => step::Step::Ended(Ended {
             end: Some(to_wire::ended(*started_at, outcome, *at)),
@@ -83,6 +86,7 @@ pub fn decode(bytes: &[u8]) -> Result<RecordStep, ConvertError> {
         step::Step::Created(Created {}) => RecordStep::Created,
         step::Step::Stopping(stopping) => RecordStep::Stopping {
             cause: from_wire::cause(&stopping.cause, 0)?,
+            begun_at: Timestamp(stopping.begun_at_unix_ms),
             kill_at: Timestamp(stopping.kill_at_unix_ms),
         },
         step::Step::Ended(ended) => {

@@ -153,7 +153,11 @@ proptest! {
                 spec: Arc::new(spec),
             },
             RecordStep::Created,
-            RecordStep::Stopping { cause: Cause::WorkerLost, kill_at: Timestamp(at) },
+            RecordStep::Stopping {
+                cause: Cause::WorkerLost,
+                begun_at: Timestamp(at),
+                kill_at: Timestamp(at + 1),
+            },
             RecordStep::Ended {
                 started_at: (at % 2 == 1).then_some(Timestamp(at)),
                 outcome,

@@ -37,7 +37,7 @@ pub struct Accepted {
 /// Its container exists and may be started at any moment: from here on no other may be made.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Created {}
-/// Its container is about to get the signal that ends it: an end from here on is that signal's.
+/// Its container is about to get the signal that ends it: an end from then on is that signal's.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Stopping {
     /// cancelled, timeout or worker_lost.
@@ -46,6 +46,9 @@ pub struct Stopping {
     /// When it gets SIGKILL.
     #[prost(uint64, tag = "2")]
     pub kill_at_unix_ms: u64,
+    /// When the stop began: what ended before has an end of its own.
+    #[prost(uint64, tag = "3")]
+    pub begun_at_unix_ms: u64,
 }
 /// It is over; its container may be gone.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{CallError, KILL_DEADLINE, READ_DEADLINE, call};
+use super::engine::{CallError, KILL_DEADLINE, READ_DEADLINE, call, finished_at};
 use crate::clock;
 use crate::executor::{AttemptRecord, BegunStop, StopRequest};
 
@@ -61,11 +61,14 @@ pub(super) enum Finish {
 }
 
 /// The end of a wait.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct Waited {
     pub(super) finish: Finish,
     /// Whether a connection to the engine broke on the way; others may have, too.
     pub(super) was_away: bool,
+    /// What the engine said of the container when it did not run any more; `None` when there is no
+    /// such container.
+    pub(super) inspected: Option<ContainerInspectResponse>,
 }
 
 impl Stop {
@@ -128,8 +131,8 @@ pub(super) struct Waiter<'a> {
 enum Stopping {
     /// Nobody asked for it.
     Not,
-    /// Somebody did, but the container had ended before.
-    TooLate,
+    /// Somebody did, but the container had ended before. If that was wrong, it is told again.
+    TooLate { again_at: Instant, finish: Finish, grace_ms: u64 },
     /// It got SIGTERM, or nothing but SIGKILL.
     Until { kill_at: Instant, finish: Finish, grace_ms: u64 },
 }
@@ -163,17 +166,22 @@ impl<'a> Waiter<'a> {
         let timeout = timeout.map(|timeout| timeout.saturating_sub(ran));
         let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut exit = std::pin::pin!(until_exit(docker, id));
+        let begun_at = begun.as_ref().map(|begun| begun.begun_at);
         let mut stopping = begun.map_or(Stopping::Not, |begun| Stopping::resume(begun, limits));
         loop {
             let is_free = matches!(stopping, Stopping::Not);
-            let (kill_at, given_ms) = match &stopping {
+            let (next_at, given_ms) = match &stopping {
                 Stopping::Until { kill_at, grace_ms, .. } => (Some(*kill_at), Some(*grace_ms)),
-                Stopping::Not | Stopping::TooLate => (None, None),
+                Stopping::TooLate { again_at, .. } => (Some(*again_at), None),
+                Stopping::Not => (None, None),
             };
             let (finish, grace_ms) = tokio::select! {
                 biased;
-                (exited, was_away) = &mut exit => {
-                    return Waited { finish: stopping.finish(exited), was_away };
+                exited = &mut exit => {
+                    // The process that began to stop it was killed before it saw the end.
+                    let came_first = begun_at.is_some_and(|at| exited.is_before(at));
+                    let finish = if came_first { exited.finish } else { stopping.finish(exited.finish) };
+                    return Waited { finish, ..exited };
                 }
                 request = stop.requested_below(given_ms), if is_free || given_ms.is_some() => {
                     if !is_free {
@@ -186,8 +194,8 @@ impl<'a> Waiter<'a> {
                     let timeout_ms = limits.timeout_ms.unwrap_or_default();
                     (Finish::TimedOut { timeout_ms }, limits.grace_ms)
                 }
-                () = at(kill_at), if kill_at.is_some() => {
-                    stopping.kill(docker, id).await;
+                () = at(next_at), if next_at.is_some() => {
+                    stopping = stopping.go_on(docker, id).await;
                     continue;
                 }
             };
@@ -204,8 +212,9 @@ async fn keep(record: &AttemptRecord, id: &str, finish: &Finish, grace_ms: u64) 
         Finish::Stopped(request) => request.cause,
         _ => Cause::Timeout,
     };
-    let kill_at = Timestamp(clock::wall().0.saturating_add(grace_ms));
-    let stop = BegunStop { cause, kill_at };
+    let begun_at = clock::wall();
+    let kill_at = Timestamp(begun_at.0.saturating_add(grace_ms));
+    let stop = BegunStop { cause, begun_at, kill_at };
     let why = match tokio::time::timeout(RECORD_DEADLINE, record.stopping(stop)).await {
         Ok(Ok(())) => return,
         Ok(Err(error)) => error.to_string(),
@@ -223,7 +232,13 @@ async fn begin(docker: &Docker, id: &str, finish: Finish, grace_ms: u64) -> Stop
     let sent = (|| kill(docker, id, signal)).retry(again).when(is_undelivered).await;
     match sent {
         // A paused container, too, gets a 409.
-        Err(error) if is_ended(&error) && !may_run(docker, id).await => return Stopping::TooLate,
+        Err(error) if is_ended(&error) && !may_run(docker, id).await => {
+            return Stopping::TooLate {
+                again_at: Instant::now() + KILL_INTERVAL,
+                finish,
+                grace_ms,
+            };
+        }
         // The kill after the grace finds out.
         Err(error) => tracing::warn!("Container {id} did not get {signal}: {error}"),
         Ok(()) => {}
@@ -267,14 +282,19 @@ impl Stopping {
         }
     }
 
-    async fn kill(&mut self, docker: &Docker, id: &str) {
-        if let Err(error) = kill(docker, id, "SIGKILL").await
-            && !is_ended(&error)
-        {
-            tracing::warn!("Container {id} did not get SIGKILL: {error}");
-        }
-        if let Self::Until { kill_at, .. } = self {
-            *kill_at = Instant::now() + KILL_INTERVAL;
+    /// Its time has come: SIGKILL, and again while the container stays.
+    async fn go_on(self, docker: &Docker, id: &str) -> Self {
+        match self {
+            Self::Not => Self::Not,
+            Self::TooLate { finish, grace_ms, .. } => begin(docker, id, finish, grace_ms).await,
+            Self::Until { finish, grace_ms, .. } => {
+                if let Err(error) = kill(docker, id, "SIGKILL").await
+                    && !is_ended(&error)
+                {
+                    tracing::warn!("Container {id} did not get SIGKILL: {error}");
+                }
+                Self::Until { kill_at: Instant::now() + KILL_INTERVAL, finish, grace_ms }
+            }
         }
     }
 
@@ -282,7 +302,7 @@ impl Stopping {
     fn finish(self, exited: Finish) -> Finish {
         match self {
             Self::Until { finish, .. } => finish,
-            Self::Not | Self::TooLate => exited,
+            Self::Not | Self::TooLate { .. } => exited,
         }
     }
 }
@@ -304,21 +324,38 @@ fn is_ended(error: &CallError) -> bool {
     matches!(error.status(), Some(404 | 409))
 }
 
-/// Resolves when the container has ended, and says whether the engine was away meanwhile. The
-/// container was started, so the condition `not-running` cannot be met before it ran, and is met at
-/// once when it ended.
-async fn until_exit(docker: &Docker, id: &str) -> (Finish, bool) {
+impl Waited {
+    /// Whether the engine says that the end came before.
+    fn is_before(&self, at: Timestamp) -> bool {
+        let state = self.inspected.as_ref().and_then(|inspected| inspected.state.as_ref());
+        state.and_then(finished_at).is_some_and(|ended_at| ended_at < at)
+    }
+}
+
+/// Resolves when the container does not run any more. It was started, so the condition
+/// `not-running` cannot be met before it ran, and is met at once when it ended. A container that
+/// somebody started again after its end goes on.
+async fn until_exit(docker: &Docker, id: &str) -> Waited {
     let mut was_away = false;
     let mut again = pauses().build();
     loop {
         let began = Instant::now();
-        match wait_once(docker, id).await {
-            Ok(finish) => return (finish, was_away),
-            Err(why) => tracing::debug!("Looking at container {id}: {why}"),
+        let waited = wait_once(docker, id).await;
+        if let Err(why) = &waited {
+            tracing::debug!("Looking at container {id}: {why}");
+            was_away = true;
         }
-        was_away = true;
-        if let Some(finish) = look(docker, id).await {
-            return (finish, was_away);
+        let (inspected, is_back) = inspect(docker, id).await;
+        was_away |= is_back;
+        let finish = match &inspected {
+            None => Some(Finish::Gone),
+            Some(inspected) if is_running(inspected) => None,
+            // An engine that answers at once was not restarted; only a connection broke.
+            Some(_) if waited.is_err() && is_back => Some(Finish::EngineFailed),
+            Some(_) => Some(Finish::ByItself),
+        };
+        if let Some(finish) = finish {
+            return Waited { finish, was_away, inspected };
         }
         // An engine that kept it running did not end it.
         if began.elapsed() > ENGINE_PAUSE_MAX {
@@ -329,49 +366,33 @@ async fn until_exit(docker: &Docker, id: &str) -> (Finish, bool) {
 }
 
 /// One wait, for as long as its connection lasts.
-async fn wait_once(docker: &Docker, id: &str) -> Result<Finish, String> {
+async fn wait_once(docker: &Docker, id: &str) -> Result<(), String> {
     let options = WaitContainerOptionsBuilder::default().condition("not-running").build();
     let mut answers = std::pin::pin!(docker.wait_container(id, Some(options)));
     loop {
         match tokio::time::timeout(LOOK_INTERVAL, answers.next()).await {
-            Ok(Some(Ok(_) | Err(BollardError::DockerContainerWaitError { .. }))) => {
-                return Ok(Finish::ByItself);
-            }
+            Ok(Some(Ok(_) | Err(BollardError::DockerContainerWaitError { .. }))) => return Ok(()),
             Ok(Some(Err(error))) => {
                 return Err(CallError::new("wait for a container", &error).to_string());
             }
             Ok(None) => return Err("the engine ended a wait without an answer".to_owned()),
-            Err(_) => {
-                if let Some(finish) = look(docker, id).await {
-                    return Ok(finish);
-                }
-            }
+            Err(_) if !may_run(docker, id).await => return Ok(()),
+            Err(_) => {}
         }
     }
 }
 
-/// What the engine says of a container that a wait says nothing of; `None` when it runs.
-async fn look(docker: &Docker, id: &str) -> Option<Finish> {
-    let (inspected, after_outage) = inspect(docker, id).await;
-    match inspected {
-        None => Some(Finish::Gone),
-        Some(inspected) if is_running(&inspected) => None,
-        // An engine that answers at once was not restarted; only a connection broke.
-        Some(_) if after_outage => Some(Finish::EngineFailed),
-        Some(_) => Some(Finish::ByItself),
-    }
-}
-
 /// What the engine knows of a container, asked until it answers; `None` when there is no such
-/// container. The other is whether the engine was away.
+/// container, which is asked twice. The other is whether the engine was away.
 pub(super) async fn inspect(docker: &Docker, id: &str) -> (Option<ContainerInspectResponse>, bool) {
     let mut again = pauses().build();
-    let mut was_away = false;
+    let (mut was_away, mut was_missing) = (false, false);
     loop {
         match call("inspect a container", READ_DEADLINE, docker.inspect_container(id, None)).await {
             Ok(inspected) => return (Some(inspected), was_away),
-            Err(error) if error.is_not_found() => return (None, was_away),
+            Err(error) if error.is_not_found() && was_missing => return (None, was_away),
             Err(error) => {
+                was_missing = error.is_not_found();
                 tracing::debug!("Container {id} is asked for again: {error}");
                 was_away |= error.status().is_none();
             }
@@ -436,7 +457,8 @@ mod tests {
         let finish = Finish::Stopped(request);
         let kill_at = Instant::now();
         let until = || Stopping::Until { kill_at, finish: finish.clone(), grace_ms: 1 };
-        assert_eq!(Stopping::TooLate.finish(Finish::ByItself), Finish::ByItself);
+        let too_late = Stopping::TooLate { again_at: kill_at, finish: finish.clone(), grace_ms: 1 };
+        assert_eq!(too_late.finish(Finish::ByItself), Finish::ByItself);
         assert_eq!(until().finish(Finish::ByItself), finish);
         assert_eq!(until().finish(Finish::Gone), finish);
     }

@@ -11,7 +11,7 @@ use cloudai_model::{Cause, Outcome, Timestamp};
 use super::super::OUTPUT_PATH;
 use super::super::engine::{finished_at, time};
 use super::super::output::{self, Gathered};
-use super::super::wait::{self, Finish, Waited};
+use super::super::wait::{Finish, Waited};
 use super::{Life, end};
 use crate::clock;
 use crate::executor::Ended;
@@ -23,19 +23,18 @@ impl Life {
     /// Step 5: what the engine recorded, what is missing of the log, and the files.
     pub(super) async fn collect(&mut self, id: &str, waited: Waited) -> Result<Ended, Outcome> {
         let docker = self.shared.docker.clone();
-        let (inspected, was_away) = wait::inspect(&docker, id).await;
-        let waited = Waited { was_away: waited.was_away || was_away, ..waited };
+        let Waited { finish, was_away, inspected } = waited;
         let Some(inspected) = inspected else {
-            return Err(match waited.finish {
+            return Err(match finish {
                 Finish::Stopped(request) => Outcome::new(request.cause, ""),
                 _ => Outcome::new(Cause::Infra, REMOVED_WORDS),
             });
         };
         let state = inspected.state.clone().unwrap_or_default();
         let at = finished_at(&state).unwrap_or_else(clock::wall);
-        self.log.complete(&docker, id, at, waited.was_away || self.is_resumed).await;
+        self.log.complete(&docker, id, at, was_away || self.is_resumed).await;
         let started_at = self.started_at;
-        let finish = end::settle(&docker, id, waited, &state).await;
+        let finish = end::settle(&docker, id, (finish, was_away), &state).await;
         let mut outcome = self.outcome(&finish, &state, at);
         if self.stop.is_abandoned() {
             return Ok(Ended { outcome, started_at, at, files: Vec::new() });

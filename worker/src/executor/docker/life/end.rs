@@ -14,7 +14,7 @@ use cloudai_model::Timestamp;
 use futures_util::StreamExt;
 
 use super::super::engine::{CallError, READ_DEADLINE, finished_at, time};
-use super::super::wait::{Finish, Waited, inspect};
+use super::super::wait::{Finish, inspect};
 
 /// The signals that stop a container: INT, QUIT, KILL, TERM. With another, somebody may have told
 /// the task something.
@@ -39,14 +39,13 @@ enum Listed {
 }
 
 /// The finish of a wait, by what the engine says of the end. A success is one in any case, and what
-/// CloudAI stopped itself needs no further word.
+/// CloudAI stopped itself needs no further word. The flag is whether the engine was away.
 pub(super) async fn settle(
     docker: &Docker,
     id: &str,
-    waited: Waited,
+    (finish, was_away): (Finish, bool),
     state: &ContainerState,
 ) -> Finish {
-    let Waited { finish, was_away } = waited;
     let code = state.exit_code.unwrap_or(-1);
     let is_settled = match finish {
         Finish::ByItself => code == 0 || (state.oom_killed == Some(true) && !was_away),
