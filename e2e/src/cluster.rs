@@ -1,6 +1,7 @@
 //! A master with its data in a directory of its own, the workers that a test adds to it, and the
 //! client commands that speak to it.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -41,6 +42,8 @@ pub struct Cluster {
     master: Option<Process>,
     console: Console,
     args: Vec<String>,
+    /// Whether its processes do not get the Ctrl-C of the terminal.
+    is_apart: bool,
     grpc_port: u16,
     http_port: u16,
     dir: TempDir,
@@ -67,13 +70,23 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster whose processes do not get the Ctrl-C of the terminal: whoever starts it takes it,
+    /// and drops the cluster.
+    pub fn start_apart() -> Self {
+        let mut cluster = Self::prepare(Console::Service, &[]);
+        cluster.is_apart = true;
+        cluster.start_master();
+        cluster
+    }
+
     /// A cluster whose master does not run yet.
     pub fn prepare(console: Console, args: &[&str]) -> Self {
         engine::require();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let dir = tempfile::Builder::new().prefix("cloudai-e2e-").tempdir();
         let dir = dir.expect("a temporary directory can be made");
-        Self { master: None, console, args, grpc_port: 0, http_port: 0, dir }
+        let is_apart = false;
+        Self { master: None, console, args, is_apart, grpc_port: 0, http_port: 0, dir }
     }
 
     /// The command of a process that belongs to this cluster and to nothing else.
@@ -87,6 +100,9 @@ impl Cluster {
     pub fn at_home(&self, command: &mut Command) {
         for name in FOREIGN_ENV {
             command.env_remove(name);
+        }
+        if self.is_apart {
+            command.process_group(0);
         }
         command.current_dir(self.dir.path()).env("NO_COLOR", "1");
         command.env("CLOUDAI_URL", format!("http://{}", self.http_address()));

@@ -19,8 +19,9 @@ fn number(variable: &str) -> Option<u64> {
 fn check(seconds: u64, workers: usize, faults: Faults) {
     let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
     let seed = number("CLOUDAI_CHAOS_SEED").unwrap_or(since.as_micros() as u64);
-    eprintln!("chaos: CLOUDAI_CHAOS_SEED={seed}");
+    eprintln!("chaos: {seconds} s with {faults:?}; CLOUDAI_CHAOS_SEED={seed} draws the same again");
     let report = run(Plan { seed, length: Duration::from_secs(seconds), workers, faults });
+    let report = report.expect("interrupted: nothing was judged, and nothing is left behind");
     eprintln!("{report}");
     assert!(report.broken.is_empty(), "{report}");
     assert!(report.accepted > 0 && !report.faults.is_empty(), "nothing happened: {report}");

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Chance;
+use super::{Chance, interrupt};
 use crate::BUSYBOX;
 use crate::history::{History, Told};
 use crate::judge::Meant;
@@ -101,7 +101,9 @@ impl Load {
         stop: &AtomicBool,
     ) {
         let stopped = || stop.load(Ordering::Relaxed);
-        let is_open = |task: &String| !matches!(history.look(api, task), Told::Seen(Some(_)));
+        let is_open = |task: &String| {
+            interrupt::is_raised() || !matches!(history.look(api, task), Told::Seen(Some(_)))
+        };
         let mut open: Vec<String> = Vec::new();
         for number in 0_u64.. {
             if stopped() {
@@ -140,7 +142,7 @@ impl Load {
     /// cancels what would run for ever.
     pub(super) fn wait_ended(&self, api: &Api, history: &History, patience: Duration) {
         let (mut moved_at, mut before) = (Instant::now(), usize::MAX);
-        while moved_at.elapsed() < patience {
+        while moved_at.elapsed() < patience && !interrupt::is_raised() {
             let open = open_tasks(api);
             let count = open.as_ref().map_or(before, Vec::len);
             if count == 0 {
@@ -178,7 +180,7 @@ fn submit(
     for _ in 0..tries {
         match history.submit(api, name, request) {
             Told::Submitted(first) => return Some(first),
-            Told::Unknown => thread::sleep(PAUSE),
+            Told::Unknown if !interrupt::is_raised() => thread::sleep(PAUSE),
             _ => return None,
         }
     }

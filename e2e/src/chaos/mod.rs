@@ -5,6 +5,7 @@
 //! cuts off ([`nemesis`]). Then everything is healed and every task must end. What is left is
 //! gathered ([`world`]) and judged with the history.
 
+mod interrupt;
 mod load;
 mod nemesis;
 mod world;
@@ -16,7 +17,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cluster::{Cluster, Console};
+use crate::cluster::Cluster;
 use crate::history::{Call, Entry, History, Told};
 use crate::judge::{Sample, World, judge};
 use crate::watch::Watch;
@@ -126,10 +127,11 @@ impl Chance {
     }
 }
 
-/// Does all of it.
-pub fn run(plan: Plan) -> Report {
+/// Does all of it; `None` when Ctrl-C ended it: nothing is left of it then.
+pub fn run(plan: Plan) -> Option<Report> {
+    interrupt::listen();
     let watch = Watch::start();
-    let cluster = Cluster::start_with(Console::Service, &[]);
+    let cluster = Cluster::start_apart();
     let address = cluster.http_address();
     let api = || Api::new(&address, ANSWER_TIMEOUT);
     let mut nemesis = Nemesis::start(cluster, plan);
@@ -143,18 +145,24 @@ pub fn run(plan: Plan) -> Report {
         }
         scope.spawn(|| take_samples(&api(), &looks, &stop));
         nemesis.rage(Instant::now() + plan.length);
-        nemesis.heal();
         stop.store(true, Ordering::Relaxed);
+        if interrupt::is_raised() {
+            return Duration::ZERO;
+        }
+        nemesis.heal();
         let healing = Instant::now();
         load.wait_ended(&api(), &history, HEAL_TIME_MAX);
         healing.elapsed()
     });
+    if interrupt::is_raised() {
+        return None;
+    }
     let mut world = world::gather(&api(), &watch, &nemesis, load.into_meant());
     world.samples = looks.into_inner().unwrap_or_else(PoisonError::into_inner);
     let history = history.entries();
     let mut broken = judge(&history, &world);
     broken.extend(nemesis.end());
-    report(plan, &history, &world, nemesis.into_faults(), healed_in, broken)
+    Some(report(plan, &history, &world, nemesis.into_faults(), healed_in, broken))
 }
 
 fn report(

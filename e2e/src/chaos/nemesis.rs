@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Chance, Faults, Plan, SLOTS};
+use super::{Chance, Faults, Plan, SLOTS, interrupt};
 use crate::cluster::{Cluster, Worker};
 use crate::proxy::{Proxy, Way};
 
@@ -36,9 +36,10 @@ struct Machine {
 
 /// A cluster and its troubles.
 pub(super) struct Nemesis {
+    // First, so that no worker makes a container any more when the cluster removes them.
+    machines: Vec<Machine>,
     cluster: Cluster,
     master: Victim,
-    machines: Vec<Machine>,
     chance: Chance,
     only_master_kills: bool,
     faults: BTreeMap<&'static str, usize>,
@@ -82,9 +83,9 @@ impl Nemesis {
         self.machines.iter().map(|machine| machine.id.as_str())
     }
 
-    /// Faults until this moment.
+    /// Faults until this moment, or until Ctrl-C.
     pub(super) fn rage(&mut self, until: Instant) {
-        while Instant::now() < until {
+        while Instant::now() < until && !interrupt::is_raised() {
             self.look_after_master();
             for index in 0..self.machines.len() {
                 self.look_after_worker(index);
