@@ -139,8 +139,12 @@ impl World {
     }
 
     /// Answers go first, so that a worker's link stands before anything is sent over it.
-    pub(crate) fn sort_effects(&mut self, effects: Vec<Effect>, waiters: Waiters) -> Vec<Item> {
-        let mut answers = waiters.answers;
+    pub(crate) fn sort_effects(
+        &mut self,
+        effects: Vec<Effect>,
+        waiters: &mut Waiters,
+    ) -> Vec<Item> {
+        let answers = &mut waiters.answers;
         let mut items = Vec::new();
         let mut batches: BTreeMap<(WorkerId, Session), Orders> = BTreeMap::new();
         for effect in effects {

@@ -19,6 +19,9 @@ pub(crate) struct Disk {
     pub(crate) fails: Option<bool>,
     /// What the last commit stored although it failed.
     pub(crate) kept: Option<Vec<Event>>,
+    /// Nothing can be stored for want of room, until then at most.
+    pub(crate) is_full: bool,
+    pub(crate) full_until_ms: u64,
     /// The next commit is answered and not stored: a planted bug.
     pub(crate) forgets: bool,
     /// An end by a budget that is used up is stored as one more loss: a planted bug.
@@ -59,6 +62,8 @@ impl Disk {
             memory,
             fails: None,
             kept: None,
+            is_full: false,
+            full_until_ms: 0,
             forgets: false,
             ignores_budgets: false,
         })
@@ -109,6 +114,10 @@ impl Journal for Disk {
         if std::mem::take(&mut self.forgets) {
             return Ok(());
         }
+        let path = || PathBuf::from("the simulated disk");
+        if self.is_full && !events.is_empty() {
+            return Err(StoreError::Full { path: path() });
+        }
         let altered: Vec<Event> = events.iter().map(|event| self.alter(event)).collect();
         let fails = self.fails.take().or((altered != events).then_some(true));
         let Some(is_stored) = fails else { return self.store.commit(events) };
@@ -116,7 +125,8 @@ impl Journal for Disk {
         if let Some(events) = &self.kept {
             self.store.commit(events)?;
         }
-        Err(StoreError::Full { path: "the simulated disk".into() })
+        let source = std::io::Error::other("the simulated disk fails");
+        Err(StoreError::Io { doing: "write", path: path(), source })
     }
 }
 

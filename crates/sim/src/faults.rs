@@ -32,6 +32,11 @@ pub(crate) enum FaultWhat {
         /// Whether the events were stored all the same: the answer alone is lost.
         is_stored: bool,
     },
+    /// The store has no room.
+    StoreFull {
+        /// For how long.
+        ms: u64,
+    },
     /// A worker process is killed; its containers go on.
     WorkerDies {
         /// Which.
@@ -181,6 +186,7 @@ impl FaultWhat {
             }
             Self::MasterPauses { .. } => Class::MasterPauses,
             Self::StoreFails { .. } => Class::StoreFails,
+            Self::StoreFull { .. } => Class::StoreFull,
             Self::WorkerDies { point: WorkerPoint::AtOnce, .. } => Class::WorkerDies,
             Self::WorkerDies { .. } => Class::WorkerDiesBetweenSteps,
             Self::WorkerPauses { .. } => Class::WorkerPauses,
@@ -207,7 +213,10 @@ impl FaultWhat {
             | Self::EngineHangs { worker, .. }
             | Self::EngineLoses { worker } => Some(worker),
             Self::WallJumps { worker, .. } => worker,
-            Self::MasterDies { .. } | Self::MasterPauses { .. } | Self::StoreFails { .. } => None,
+            Self::MasterDies { .. }
+            | Self::MasterPauses { .. }
+            | Self::StoreFails { .. }
+            | Self::StoreFull { .. } => None,
         }
     }
 }
@@ -238,6 +247,7 @@ classes! {
     MasterDiesAmidEffects = "master killed amid the effects",
     MasterPauses = "master paused",
     StoreFails = "commit failed",
+    StoreFull = "store full",
     SlowDisk = "commit slow",
     WorkerDies = "worker killed",
     WorkerDiesBetweenSteps = "worker killed between steps",

@@ -15,6 +15,7 @@ mod desk;
 mod disk;
 mod engine;
 mod faults;
+mod full;
 mod history;
 mod life;
 mod master;

@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use cloudai_database::StoreError;
 use cloudai_master_core::{Batch, Command, Core, Effect, Input, Settings, Token};
 use cloudai_model::{Event, JobId, JobShape, Monotonic, Now, RequestId, Session, WorkerId};
 use cloudai_scheduler::Policy;
@@ -13,6 +14,7 @@ use crate::client::CallId;
 use crate::desk::Item;
 use crate::disk::Disk;
 use crate::faults::{Class, DeathPoint};
+use crate::full::sign_of_life;
 use crate::net::StreamId;
 use crate::oracle::state;
 use crate::plant::Plant;
@@ -47,6 +49,8 @@ pub(crate) struct Process {
     /// What the node's clock showed when it started: its own clock began there.
     started: Monotonic,
     wake_at_ms: Option<u64>,
+    /// Until when the store is taken to have no room.
+    pub(crate) full_until: Option<Monotonic>,
     /// The effects of a turn that is stored and not yet released.
     pending: Option<Vec<Item>>,
 }
@@ -73,6 +77,8 @@ pub(crate) struct Waiters {
     pub(crate) answers: BTreeMap<Token, Asker>,
     hellos: Vec<WorkerId>,
     submitted: BTreeMap<RequestId, (JobId, JobShape)>,
+    /// What can be said again when the store has no room: that a worker lives.
+    pub(crate) signs_of_life: Vec<(Token, Command)>,
 }
 
 impl Master {
@@ -147,6 +153,7 @@ impl World {
             streams: 0,
             started,
             wake_at_ms: None,
+            full_until: None,
             pending: None,
         });
         self.say(format_args!("master: starts"));
@@ -184,6 +191,7 @@ impl World {
     pub(crate) fn spare_master(&mut self) {
         self.master.doomed = None;
         self.master.disk.fails = None;
+        self.master.disk.is_full = false;
     }
 
     pub(crate) fn wake_master(&mut self, at_ms: u64) {
@@ -195,7 +203,7 @@ impl World {
         }
     }
 
-    fn master_now(&self) -> Now {
+    pub(crate) fn master_now(&self) -> Now {
         let now = self.master_clock.now(self.queue.now_ms());
         let started = self.master.process.as_ref().map_or(now.mono, |process| process.started);
         Now { mono: Monotonic(now.mono.ms_since(started)), ..now }
@@ -204,7 +212,8 @@ impl World {
     /// When the core wants to be looked at next, in true time.
     fn master_deadline_ms(&self) -> Option<u64> {
         let process = self.master.process.as_ref()?;
-        let deadline = process.core.next_deadline()?.plus_ms(1).plus_ms(process.started.0);
+        let deadline = process.full_until.or_else(|| process.core.next_deadline())?;
+        let deadline = deadline.plus_ms(1).plus_ms(process.started.0);
         Some(self.master_clock.true_ms(deadline))
     }
 
@@ -237,14 +246,20 @@ impl World {
         if late_ms > STALL_MS_MAX {
             process.core.renew_leases(now);
         }
-        let mut batch = process.core.step(now, Input { from: None, command: Command::Tick });
+        let is_full = process.is_pausing(now.mono);
+        let mut batch = Batch::default();
+        if !is_full {
+            batch = process.core.step(now, Input { from: None, command: Command::Tick });
+        }
         let mut waiters = Waiters::default();
         let messages: Vec<Message> = process.inbox.drain(..).collect();
         for message in messages {
             self.take(now, message, &mut batch, &mut waiters);
         }
-        self.plan(now, &mut batch);
-        self.commit(batch, waiters);
+        if !is_full {
+            self.plan(now, &mut batch);
+        }
+        self.commit(batch, waiters, is_full);
     }
 
     fn take(&mut self, now: Now, message: Message, batch: &mut Batch, waiters: &mut Waiters) {
@@ -264,6 +279,7 @@ impl World {
         process.last_token += 1;
         let token = Token(process.last_token);
         waiters.answers.insert(token, from);
+        waiters.signs_of_life.extend(sign_of_life(&command).map(|sign| (token, sign)));
         let decided = process.core.step(now, Input { from: Some(token), command });
         for event in decided.events() {
             if let Event::JobSubmitted { job, shape, request: Some(request), .. } = event {
@@ -300,7 +316,7 @@ impl World {
         batch.append(process.core.apply_plan(now, &problem, &plan));
     }
 
-    fn commit(&mut self, batch: Batch, waiters: Waiters) {
+    fn commit(&mut self, batch: Batch, mut waiters: Waiters, is_full: bool) {
         let events = batch.events().to_vec();
         let doomed = if events.is_empty() { None } else { self.master.doomed.take() };
         if let Some((DeathPoint::BeforeCommit, down_ms)) = doomed {
@@ -317,14 +333,25 @@ impl World {
         if early {
             // The effects are those of a commit that never comes.
             let Ok(effects) = batch.commit(&mut Nowhere);
-            let items = self.sort_effects(effects, waiters);
+            let items = self.sort_effects(effects, &mut waiters);
             self.release(items);
             self.kill_master(1_000);
             return;
         }
         match batch.commit(&mut self.master.disk) {
-            Ok(effects) => self.committed(&events, effects, waiters, doomed),
-            Err(_) => self.start_over(waiters),
+            Ok(effects) => {
+                if let Some(process) = self.master.process.as_mut().filter(|_| !is_full) {
+                    process.full_until = None;
+                }
+                self.committed(&events, effects, waiters, doomed);
+            }
+            Err(StoreError::Full { .. }) => self.go_on_without_room(waiters),
+            Err(_) => {
+                for from in waiters.answers.into_values() {
+                    self.answer_failure(from);
+                }
+                self.start_over();
+            }
         }
     }
 
@@ -333,12 +360,12 @@ impl World {
         &mut self,
         events: &[Event],
         effects: Vec<Effect>,
-        waiters: Waiters,
+        mut waiters: Waiters,
         doomed: Option<(DeathPoint, u64)>,
     ) {
         self.judge_events(events);
         self.judge_state();
-        let mut items = self.sort_effects(effects, waiters);
+        let mut items = self.sort_effects(effects, &mut waiters);
         match doomed {
             Some((DeathPoint::AfterCommit, down_ms)) => {
                 self.report.count(Class::MasterDiesAfterCommit);
@@ -376,35 +403,42 @@ impl World {
         self.wake_master(self.queue.now_ms());
     }
 
-    /// The store did not keep the turn, or did not say so: nothing of it is answered, and the core
-    /// is made again from what the store has.
-    fn start_over(&mut self, waiters: Waiters) {
+    /// The store did not keep the turn, or did not say so: nothing of it is answered, the core is
+    /// made again from what the store has, and every worker says hello again.
+    pub(crate) fn start_over(&mut self) {
         self.report.count(Class::StoreFails);
         self.say(format_args!("master: a commit fails; starts over"));
-        for from in waiters.answers.into_values() {
-            self.answer_failure(from);
-        }
-        let now = self.master_now();
-        let snapshot = match self.master.disk.load() {
-            Ok(snapshot) => snapshot,
-            Err(error) => return self.fail(format!("the store cannot be read again: {error}")),
-        };
         if let Some(events) = self.master.disk.kept.take() {
             self.judge_events(&events);
         }
-        if let Err(why) = self.oracle.reference.check_restored(&snapshot) {
-            return self.fail(why);
+        if !self.reload_core() {
+            return;
         }
         let Some(process) = self.master.process.as_mut() else { return };
-        let links = std::mem::take(&mut process.links);
-        match process.core.reload(snapshot, now) {
-            Ok(core) => process.core = core,
-            Err(error) => return self.fail(format!("the master cannot start over: {error}")),
-        }
-        for (_, stream) in links.into_values() {
+        process.core.disconnect();
+        for (_, stream) in std::mem::take(&mut process.links).into_values() {
             self.close_at_master(stream);
         }
         self.wake_master(self.queue.now_ms());
+    }
+
+    /// Takes up what the store has; false when that must not be.
+    pub(crate) fn reload_core(&mut self) -> bool {
+        let now = self.master_now();
+        let snapshot = self.master.disk.load().map_err(|error| error.to_string());
+        let checked = snapshot.and_then(|snapshot| {
+            self.oracle.reference.check_restored(&snapshot)?;
+            Ok(snapshot)
+        });
+        let Some(process) = self.master.process.as_mut() else { return false };
+        let reloaded = checked.and_then(|snapshot| {
+            process.core.reload(snapshot, now).map_err(|error| error.to_string())
+        });
+        match reloaded {
+            Ok(core) => process.core = core,
+            Err(why) => self.fail(why),
+        }
+        self.failure.is_none()
     }
 
     /// Compares what the store would give back with what the master has in mind, after every
@@ -413,7 +447,10 @@ impl World {
         let now = self.master_now();
         let sampled = self.master.disk.is_in_memory() || self.master.random.u8(0..8) == 0;
         let Some(process) = self.master.process.as_ref() else { return };
-        let judged = state::check_reasons(&process.core).and_then(|()| {
+        // Nothing is placed while the store has no room.
+        let has_room = process.full_until.is_none();
+        let judged = if has_room { state::check_reasons(&process.core) } else { Ok(()) };
+        let judged = judged.and_then(|()| {
             if sampled {
                 state::check_store(&process.core, &mut self.master.disk, now)
             } else {

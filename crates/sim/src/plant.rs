@@ -22,6 +22,8 @@ pub enum Plant {
     Oversell,
     /// The store now and then answers without having stored.
     LostCommit,
+    /// A master whose store has no room goes on with what it has in mind.
+    FullIgnored,
     /// A submit's request id is not looked up in the store.
     RequestForgotten,
     /// A cancel is answered, but does not reach the core.
@@ -51,7 +53,7 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
@@ -61,6 +63,7 @@ impl Plant {
         Self::DoubleStart,
         Self::Oversell,
         Self::LostCommit,
+        Self::FullIgnored,
         Self::RequestForgotten,
         Self::CancelDropped,
         Self::RoomTooSoon,
@@ -87,6 +90,7 @@ impl Plant {
             Self::DoubleStart => "double-start",
             Self::Oversell => "oversell",
             Self::LostCommit => "lost-commit",
+            Self::FullIgnored => "full-ignored",
             Self::RequestForgotten => "request-forgotten",
             Self::CancelDropped => "cancel-dropped",
             Self::RoomTooSoon => "room-too-soon",

@@ -269,6 +269,7 @@ fn choose_fault(random: &mut Rng, class: Class, pace: Pace, workers: usize) -> O
         Class::MasterDiesAmidEffects => dies(DeathPoint::MidRelease(random.u8(1..100))),
         Class::MasterPauses => Some(FaultWhat::MasterPauses { ms }),
         Class::StoreFails => Some(FaultWhat::StoreFails { is_stored: random.bool() }),
+        Class::StoreFull => Some(FaultWhat::StoreFull { ms }),
         Class::WorkerDies => {
             Some(FaultWhat::WorkerDies { worker, point: WorkerPoint::AtOnce, down_ms: ms })
         }

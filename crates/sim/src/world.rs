@@ -58,6 +58,7 @@ pub(crate) enum Happening {
     Engine { worker: usize, life: u32, attempt: AttemptId, call: EngineCall },
     EngineSweeps { worker: usize, attempt: AttemptId },
     CutEnds { worker: usize },
+    StoreHasRoom,
     Submits { plan: usize },
     Cancels { target: CancelTarget },
     CallArrives { call: CallId },
@@ -195,6 +196,7 @@ impl World {
             }
             Happening::EngineSweeps { worker, attempt } => self.sweep(worker, attempt),
             Happening::CutEnds { worker } => self.on_cut_ends(worker),
+            Happening::StoreHasRoom => self.on_store_has_room(),
             Happening::Submits { plan } => self.call(Ask::Submit(plan)),
             Happening::Cancels { target } => self.call(Ask::Cancel(target)),
             Happening::CallArrives { call } => self.on_call_arrives(call),
@@ -225,6 +227,10 @@ impl World {
             FaultWhat::MasterPauses { ms } => self.pause_master(ms),
             FaultWhat::StoreFails { is_stored } => {
                 self.master.disk.fails = Some(is_stored);
+                false
+            }
+            FaultWhat::StoreFull { ms } => {
+                self.fill_store(ms);
                 false
             }
             FaultWhat::WorkerDies { worker, point, down_ms } => {
