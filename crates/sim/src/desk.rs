@@ -151,6 +151,10 @@ impl World {
             match effect {
                 Effect::Answer { to, answer } => {
                     let asker = answers.remove(&to);
+                    let word = waiters.words.remove(&to);
+                    if let (Answer::Welcome(_) | Answer::Reported, Some(word)) = (&answer, word) {
+                        self.oracle.waits.heard(self.queue.now_ms(), word);
+                    }
                     items.extend(asker.map(|asker| Item::Answer(asker, answer)));
                 }
                 Effect::Send { worker, session, order } => {
@@ -307,6 +311,14 @@ impl World {
                 if let (Some((session, _)), false) = (session.copied(), forget.is_empty()) {
                     let worker = worker.clone();
                     self.dispatch(&worker, session, Orders { forget, ..Orders::default() });
+                }
+            }
+            (Some(Plant::HealthKept), Command::Report { worker, full: Some(full), .. }) => {
+                let unwell = &mut self.master.unwell;
+                if full.degraded.is_some() {
+                    unwell.insert(worker.clone());
+                } else if unwell.contains(worker) {
+                    full.degraded = Some("it was unwell once".to_owned());
                 }
             }
             (Some(Plant::CancelDropped), Command::Cancel(_)) if self.master.random.bool() => {

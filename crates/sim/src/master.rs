@@ -2,7 +2,7 @@
 //! drain the inbox, step each command, plan once, store the turn, release its effects. It decides
 //! nothing about tasks. What comes in and goes out stands in `desk.rs`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cloudai_database::StoreError;
 use cloudai_master_core::{Batch, Command, Core, Effect, Input, Settings, Token};
@@ -16,7 +16,8 @@ use crate::disk::Disk;
 use crate::faults::{Class, DeathPoint};
 use crate::full::sign_of_life;
 use crate::net::StreamId;
-use crate::oracle::state;
+use crate::oracle::waits::Word;
+use crate::oracle::{Oracle, state};
 use crate::plant::Plant;
 use crate::world::{Happening, World};
 
@@ -33,6 +34,8 @@ pub(crate) struct Master {
     stash: Option<Vec<Happening>>,
     /// The next turn that stores something is the last, up to this point.
     doomed: Option<(DeathPoint, u64)>,
+    /// Workers that were unwell once, where a planted bug keeps that.
+    pub(crate) unwell: BTreeSet<WorkerId>,
     pub(crate) random: Rng,
 }
 
@@ -77,13 +80,16 @@ pub(crate) struct Waiters {
     pub(crate) answers: BTreeMap<Token, Asker>,
     hellos: Vec<WorkerId>,
     submitted: BTreeMap<RequestId, (JobId, JobShape)>,
+    /// What workers said.
+    pub(crate) words: BTreeMap<Token, Word>,
     /// What can be said again when the store has no room: that a worker lives.
     pub(crate) signs_of_life: Vec<(Token, Command)>,
 }
 
 impl Master {
     pub(crate) fn new(disk: Disk, random: Rng) -> Self {
-        Self { life: 0, process: None, disk, stash: None, doomed: None, random }
+        let unwell = BTreeSet::new();
+        Self { life: 0, process: None, disk, stash: None, doomed: None, unwell, random }
     }
 
     /// Which process runs.
@@ -156,6 +162,8 @@ impl World {
             full_until: None,
             pending: None,
         });
+        self.oracle.waits.begins(now_ms);
+        self.oracle.waits.forget_workers();
         self.say(format_args!("master: starts"));
         self.wake_master(now_ms);
     }
@@ -274,11 +282,13 @@ impl World {
             _ => {}
         }
         self.complete(&mut command, waiters);
+        let word = self.oracle.waits.taken(&command);
         self.plant_in_command(now, &mut command, from, batch);
         let Some(process) = self.master.process.as_mut() else { return };
         process.last_token += 1;
         let token = Token(process.last_token);
         waiters.answers.insert(token, from);
+        waiters.words.extend(word.map(|word| (token, word)));
         waiters.signs_of_life.extend(sign_of_life(&command).map(|sign| (token, sign)));
         let decided = process.core.step(now, Input { from: Some(token), command });
         for event in decided.events() {
@@ -364,8 +374,8 @@ impl World {
         doomed: Option<(DeathPoint, u64)>,
     ) {
         self.judge_events(events);
-        self.judge_state();
         let mut items = self.sort_effects(effects, &mut waiters);
+        self.judge_state();
         match doomed {
             Some((DeathPoint::AfterCommit, down_ms)) => {
                 self.report.count(Class::MasterDiesAfterCommit);
@@ -416,6 +426,7 @@ impl World {
         }
         let Some(process) = self.master.process.as_mut() else { return };
         process.core.disconnect();
+        self.oracle.waits.sessions_end();
         for (_, stream) in std::mem::take(&mut process.links).into_values() {
             self.close_at_master(stream);
         }
@@ -435,7 +446,10 @@ impl World {
             process.core.reload(snapshot, now).map_err(|error| error.to_string())
         });
         match reloaded {
-            Ok(core) => process.core = core,
+            Ok(core) => {
+                process.core = core;
+                self.oracle.waits.begins(self.queue.now_ms());
+            }
             Err(why) => self.fail(why),
         }
         self.failure.is_none()
@@ -449,7 +463,9 @@ impl World {
         let Some(process) = self.master.process.as_ref() else { return };
         // Nothing is placed while the store has no room.
         let has_room = process.full_until.is_none();
-        let judged = if has_room { state::check_reasons(&process.core) } else { Ok(()) };
+        let Oracle { waits, reference, .. } = &self.oracle;
+        let checked = || waits.check(&process.core, reference, self.queue.now_ms());
+        let judged = if has_room { checked() } else { Ok(()) };
         let judged = judged.and_then(|()| {
             if sampled {
                 state::check_store(&process.core, &mut self.master.disk, now)

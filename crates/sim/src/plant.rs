@@ -10,6 +10,8 @@ pub enum Plant {
     NoFence,
     /// A plan that is wanted is now and then not made.
     LostWakeUp,
+    /// A worker that was unwell once never gets well for its master.
+    HealthKept,
     /// The worker does not look at its leases.
     LeaseIgnored,
     /// The worker's lease counts from when the acknowledgement came, not from when the report left.
@@ -53,10 +55,11 @@ pub enum Plant {
 
 impl Plant {
     /// Every planted bug.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::EffectsBeforeCommit,
         Self::NoFence,
         Self::LostWakeUp,
+        Self::HealthKept,
         Self::LeaseIgnored,
         Self::LeaseFromAnswer,
         Self::ForgetBeforeCommit,
@@ -84,6 +87,7 @@ impl Plant {
             Self::EffectsBeforeCommit => "effects-before-commit",
             Self::NoFence => "no-fence",
             Self::LostWakeUp => "lost-wake-up",
+            Self::HealthKept => "health-kept",
             Self::LeaseIgnored => "lease-ignored",
             Self::LeaseFromAnswer => "lease-from-answer",
             Self::ForgetBeforeCommit => "forget-before-commit",

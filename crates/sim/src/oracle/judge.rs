@@ -23,8 +23,11 @@ impl World {
 
     /// These events are stored.
     pub(crate) fn judge_events(&mut self, events: &[Event]) {
+        let now_ms = self.queue.now_ms();
         for event in events {
             self.say_event(event);
+            let holder = attempt_of(event).and_then(|one| self.oracle.reference.find_holder(one));
+            self.oracle.waits.stored(now_ms, event, holder);
             self.note_given_up(event);
             let judged = self.oracle.reference.apply(event);
             self.judge(judged);
@@ -140,18 +143,17 @@ impl World {
     /// The history takes an attempt out of its worker's hands. When its lease is over by then, the
     /// master need not wait for the worker's word, and its container may go on for a moment.
     fn note_given_up(&mut self, event: &Event) {
-        let (Event::AttemptLost { attempt, .. } | Event::TaskFinished { attempt, .. }) = event
-        else {
+        if !matches!(event, Event::AttemptLost { .. } | Event::TaskFinished { .. }) {
             return;
-        };
-        let held_by =
-            |plan: &crate::scenario::WorkerPlan| self.oracle.reference.is_held(*attempt, &plan.id);
-        let worker = self.workers.iter().position(|worker| held_by(&worker.plan));
+        }
+        let Some(attempt) = attempt_of(event) else { return };
+        let holder = self.oracle.reference.find_holder(attempt);
+        let worker = self.workers.iter().position(|worker| Some(&worker.plan.id) == holder);
         let spec = self.oracle.reference.jobs.get(&attempt.task.job).map(|job| &job.spec);
         let Some((worker, spec)) = worker.zip(spec) else { return };
         let span_ms = self.workers[worker].plan.clock.true_span_ms(spec.retry.lease_ms);
         if self.queue.now_ms() >= self.oracle.leases.end_ms(worker, span_ms) {
-            self.oracle.leases.given_up(*attempt);
+            self.oracle.leases.given_up(attempt);
         }
     }
 
@@ -259,5 +261,17 @@ impl World {
             Ok(None) => self.fail(format!("a reader finds what was answered: {job} is not there")),
             Err(error) => self.fail(format!("a reader cannot read: {error}")),
         }
+    }
+}
+
+/// The attempt that an event is about.
+const fn attempt_of(event: &Event) -> Option<AttemptId> {
+    match event {
+        Event::AttemptPlaced { attempt, .. }
+        | Event::AttemptStarted { attempt, .. }
+        | Event::AttemptAdopted { attempt, .. }
+        | Event::AttemptLost { attempt, .. }
+        | Event::TaskFinished { attempt, .. } => Some(*attempt),
+        _ => None,
     }
 }

@@ -59,6 +59,11 @@ pub(crate) enum Place {
 }
 
 impl Task {
+    /// How many attempts were placed so far.
+    pub(crate) const fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
     fn is_on(&self, id: &WorkerId) -> bool {
         matches!(&self.place, Place::Held { worker, .. } if worker == id)
     }
@@ -82,6 +87,25 @@ impl Reference {
     /// Whether the history ever gave this attempt to this worker.
     pub(crate) fn was_placed(&self, attempt: AttemptId, worker: &WorkerId) -> bool {
         self.placed.get(&attempt) == Some(worker)
+    }
+
+    /// Every worker that ever registered, by id.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = &WorkerId> {
+        self.sessions.keys()
+    }
+
+    /// What a machine really has.
+    pub(crate) fn capacity(&self, worker: &WorkerId) -> Resources {
+        self.machines.get(worker).copied().unwrap_or_default()
+    }
+
+    /// Which worker has this attempt in its hands, by the history.
+    pub(crate) fn find_holder(&self, attempt: AttemptId) -> Option<&WorkerId> {
+        let task = self.find(attempt.task).filter(|task| task.attempts == attempt.no.0)?;
+        match &task.place {
+            Place::Held { worker, .. } => Some(worker),
+            Place::Waiting | Place::Ended(_) => None,
+        }
     }
 
     /// A client's wish has come to the master.

@@ -1,7 +1,7 @@
-//! Memory and store, and the reasons of what waits: looked at after every commit.
+//! Memory and store: compared after every commit.
 
-use cloudai_master_core::{Core, Settings, Wait};
-use cloudai_model::{LiveState, Now, Snapshot};
+use cloudai_master_core::{Core, Settings};
+use cloudai_model::{Now, Snapshot};
 
 use crate::disk::Disk;
 
@@ -32,32 +32,4 @@ fn find_difference(stored: &Snapshot, live: &Snapshot) -> Option<String> {
     let worker = workers.find(|id| stored.workers.get(*id) != live.workers.get(*id));
     let worker = worker.map(ToString::to_string);
     Some(job.map(ToString::to_string).or(worker).unwrap_or_else(|| "last number".to_owned()))
-}
-
-/// Nothing waits without a reason, and nothing that a worker has room for waits at all.
-pub(crate) fn check_reasons(core: &Core) -> Result<(), String> {
-    for job in core.facts().snapshot().jobs.values() {
-        let queued = |state: &LiveState| matches!(state, LiveState::Queued(_));
-        let returned = job.live.iter().filter(|(_, task)| queued(&task.state));
-        let waiting = job.fresh.first().into_iter().chain(returned.map(|(position, _)| *position));
-        for position in waiting {
-            let task = job.shape.task_id(job.id, position);
-            let Some(reason) = core.explain(task) else {
-                return Err(format!("every waiting task has a reason: {task} has none"));
-            };
-            match reason.wait {
-                Wait::Next => {
-                    return Err(format!(
-                        "a task that a worker has room for is placed: {task} waits and nothing \
-                         will wake it"
-                    ));
-                }
-                Wait::Held { .. } => {
-                    return Err(format!("{task} waits, and its reason is that it does not"));
-                }
-                _ => {}
-            }
-        }
-    }
-    Ok(())
 }
