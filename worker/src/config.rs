@@ -118,8 +118,9 @@ pub enum WorkerError {
     },
     /// The data folder cannot be used.
     #[error(
-        "cannot use the data folder {}: {source}. Choose another with --data-dir, or make it \
-         writable for this user", path.display()
+        "cannot use {}: {source}. Make it readable and writable for this user. Only a worker that \
+         never ran here can be given another folder with --data-dir: what it ran is in this one",
+        path.display()
     )]
     DataDir {
         /// The folder or file.
@@ -161,7 +162,7 @@ pub enum WorkerError {
         /// Why.
         why: Box<Self>,
     },
-    /// A thread could not be started.
-    #[error("cannot start the telemetry")]
+    /// What the kernel says of this machine cannot be read, or the thread that does cannot start.
+    #[error("cannot watch this machine: is /proc mounted?")]
     Telemetry(#[source] io::Error),
 }

@@ -101,8 +101,8 @@ fn pressure(shares: &[(&str, Share)], percent_max: u8) -> Option<String> {
     let (name, share) = shares.iter().find(|(_, share)| share.percent() > percent_max.into())?;
     let percent = share.percent();
     Some(format!(
-        "{name}{percent} % are used, and it takes no new work above {percent_max} %; make room, or \
-         give this worker another --data-dir"
+        "{name}{percent} % are used, and it takes no new work above {percent_max} %; make room on \
+         this disk"
     ))
 }
 

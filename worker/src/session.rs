@@ -36,6 +36,9 @@ const DELIVERY_PATIENCE: Duration = Duration::from_secs(5);
 /// What a stop may take beyond the grace of the longest attempt.
 const STOP_MARGIN: Duration = Duration::from_secs(20);
 
+/// Why an attempt is stopped that nobody asked to stop.
+const LEASE_OVER: &str = "its lease is over, the master was not heard; it may run elsewhere now";
+
 /// What a session is opened with.
 #[derive(Debug)]
 pub(crate) struct Identity {
@@ -186,11 +189,16 @@ impl SessionLoop {
     /// Gives an input to the ledger and carries out what comes of it.
     fn step(&mut self, input: Input) {
         let mut effects = std::mem::take(&mut self.effects);
+        let is_lease = matches!(input, Input::Tick);
         self.ledger.step(clock::mono(), input, &mut effects);
         for effect in effects.drain(..) {
             match effect {
                 Effect::Start { attempt, spec } => self.start(attempt, spec),
-                Effect::Stop { attempt, cause, grace_ms } => self.stop(attempt, cause, grace_ms),
+                Effect::Stop { attempt, cause, grace_ms } => {
+                    let why = if is_lease { LEASE_OVER.to_owned() } else { cause.to_string() };
+                    tracing::info!("Stopping task {}: {why}", name(attempt));
+                    self.stop(attempt, cause, grace_ms);
+                }
                 Effect::Drop { attempt } => {
                     if let Some(run) = self.runs.remove(&attempt) {
                         run.drop.cancel();
@@ -220,7 +228,6 @@ impl SessionLoop {
     }
 
     fn stop(&mut self, attempt: AttemptId, cause: Cause, grace_ms: u64) {
-        tracing::info!("Stopping task {}: {cause}", name(attempt));
         if let Some(run) = self.runs.get(&attempt) {
             run.live.request_stop(StopRequest { cause, grace_ms });
         }

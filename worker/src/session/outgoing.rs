@@ -58,13 +58,13 @@ impl SessionLoop {
 
     /// Says that an attempt ends here before it began.
     pub(super) fn refuse(&mut self, attempt: AttemptId, reason: RefusalReason) {
-        tracing::warn!("Refused {attempt}: {reason:?}");
         let (cause, words) = match reason {
             RefusalReason::Outdated => (Cause::Infra, "it, or a later try, was here before"),
             RefusalReason::Full => (Cause::Infra, "it holds as many as it may"),
             RefusalReason::ShuttingDown => (Cause::WorkerLost, "it shuts down"),
         };
         let outcome = Outcome::new(cause, format!("the worker does not take it: {words}"));
+        tracing::warn!("Refused {attempt}: {words}");
         let what = ReportWhat::Ended { started_at: None, outcome, at: clock::wall() };
         self.tell(Change::State(AttemptReport { attempt, what }));
     }

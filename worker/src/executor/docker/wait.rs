@@ -68,7 +68,7 @@ pub(super) struct Waited {
     pub(super) was_away: bool,
     /// What the engine said of the container when it did not run any more; `None` when there is no
     /// such container.
-    pub(super) inspected: Option<ContainerInspectResponse>,
+    pub(super) inspected: Option<Box<ContainerInspectResponse>>,
 }
 
 impl Stop {
@@ -355,7 +355,7 @@ async fn until_exit(docker: &Docker, id: &str) -> Waited {
             Some(_) => Some(Finish::ByItself),
         };
         if let Some(finish) = finish {
-            return Waited { finish, was_away, inspected };
+            return Waited { finish, was_away, inspected: inspected.map(Box::new) };
         }
         // An engine that kept it running did not end it.
         if began.elapsed() > ENGINE_PAUSE_MAX {
