@@ -21,6 +21,7 @@ pub mod private_engine;
 mod process;
 pub mod proxy;
 mod registry;
+pub mod seed;
 mod terminal;
 mod watch;
 mod web;

@@ -2,24 +2,18 @@
 //! same for longer, and with a seed that is given.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use cloudai_e2e::chaos::{Faults, Plan, run};
+use cloudai_e2e::seed::{number, seed};
 
 /// How long faults happen in a run that is told nothing else.
 const SECONDS: u64 = 60;
 
-/// A number that the environment gives, or none.
-fn number(variable: &str) -> Option<u64> {
-    let value = std::env::var(variable).ok().filter(|value| !value.is_empty())?;
-    Some(value.parse().unwrap_or_else(|_| panic!("{variable}={value} is no number")))
-}
-
-#[expect(clippy::print_stderr, reason = "the seed of a run belongs to its output")]
+#[expect(clippy::print_stderr, reason = "what happened in a run belongs to its output")]
 fn check(seconds: u64, workers: usize, faults: Faults) {
-    let since = SystemTime::UNIX_EPOCH.elapsed().unwrap();
-    let seed = number("CLOUDAI_CHAOS_SEED").unwrap_or(since.as_micros() as u64);
-    eprintln!("chaos: {seconds} s with {faults:?}; CLOUDAI_CHAOS_SEED={seed} draws the same again");
+    let seed = seed("CLOUDAI_CHAOS_SEED");
+    eprintln!("chaos: {seconds} s with {faults:?}");
     let report = run(Plan { seed, length: Duration::from_secs(seconds), workers, faults });
     let report = report.expect("interrupted: nothing was judged, and nothing is left behind");
     eprintln!("{report}");

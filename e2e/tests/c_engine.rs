@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
 use cloudai_e2e::fake_engine::{Call, Containers, FAKE_IMAGE, FakeEngine, Fault, Journal, Pull};
+use cloudai_e2e::seed::seed;
 use cloudai_e2e::{BUSYBOX, Cluster, Worker, engine, until};
 use serde_json::{Value, json};
 
@@ -565,8 +566,7 @@ fn program(number: u64) -> String {
 #[test]
 fn c9_an_engine_that_fails_at_random_loses_and_doubles_nothing() {
     const TASKS: u64 = 60;
-    let seed = std::env::var("CLOUDAI_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
+    let seed = seed("CLOUDAI_SEED");
     let rig = Rig::start();
     rig.engine.set_pull(FAKE_IMAGE, Pull::Works);
     rig.engine.by_chance(seed, 100);
@@ -574,7 +574,7 @@ fn c9_an_engine_that_fails_at_random_loses_and_doubles_nothing() {
     rig.engine.wait_journal("faults", |journal| journal.faults() >= 15);
     rig.engine.heal();
     for (task, number) in &tasks {
-        check_outcome(&rig, seed, task, *number);
+        check_outcome(&rig, task, *number);
     }
     rig.wait_well();
     rig.check_clean();
@@ -582,9 +582,9 @@ fn c9_an_engine_that_fails_at_random_loses_and_doubles_nothing() {
 
 /// The outcome is that of the last attempt's container, or the engine's fault by name.
 #[track_caller]
-fn check_outcome(rig: &Rig, seed: u64, task: &str, number: u64) {
+fn check_outcome(rig: &Rig, task: &str, number: u64) {
     let detail = rig.cluster.wait_end(task);
-    let what = format!("CLOUDAI_SEED={seed}: {detail:#}");
+    let what = format!("{detail:#}");
     let causes = causes(&detail);
     let (last, earlier) = causes.split_last().unwrap();
     assert!(earlier.iter().all(|cause| *cause == "infra"), "{what}");

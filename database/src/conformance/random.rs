@@ -7,6 +7,7 @@ use cloudai_model::{
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::reference::Reference;
 use super::{Backend, Pair, spec};
@@ -19,14 +20,24 @@ fn draws() -> impl Strategy<Value = Vec<Vec<Draw>>> {
     vec(vec((0..20_u8, any::<u32>(), any::<u32>(), any::<u32>()), 1..12), 1..25)
 }
 
-pub(crate) fn random_histories_are_kept<B: Backend>() {
-    let config = ProptestConfig {
+/// Chance from a seed that is said at once; `PROPTEST_RNG_SEED` gives one.
+#[expect(clippy::print_stderr, reason = "the seed of a run belongs to its output")]
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig {
         cases: 48,
         failure_persistence: None,
         max_shrink_iters: 2_000,
         ..Default::default()
     };
-    proptest!(config, |(batches in draws(), query in any::<(u32, u32, u32)>())| {
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(TestRunner::default().rng().next_u64());
+    }
+    eprintln!("PROPTEST_RNG_SEED={} repeats this run", config.rng_seed);
+    config
+}
+
+pub(crate) fn random_histories_are_kept<B: Backend>() {
+    proptest!(config(), |(batches in draws(), query in any::<(u32, u32, u32)>())| {
         let mut pair = Pair::<B>::new();
         // The generator looks at a reference that runs ahead within the batch.
         let mut ahead = Reference::default();

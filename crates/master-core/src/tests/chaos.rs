@@ -3,6 +3,7 @@
 
 use cloudai_model::{AttemptReport, Cause, JobId, Session, TaskId};
 use proptest::prelude::*;
+use proptest::test_runner::{RngSeed, TestRunner};
 
 use super::world::{World, array, ended, spec, started, worker};
 use crate::{CancelTarget, Command, FullReport};
@@ -145,12 +146,18 @@ fn heal(world: &mut World) {
     panic!("tasks are left: {:?}", world.core.facts().snapshot().jobs);
 }
 
+/// Chance from a seed that is said at once; `PROPTEST_RNG_SEED` gives one.
+fn config() -> ProptestConfig {
+    let mut config = ProptestConfig { cases: 300, failure_persistence: None, ..Default::default() };
+    if config.rng_seed == RngSeed::Random {
+        config.rng_seed = RngSeed::Fixed(TestRunner::default().rng().next_u64());
+    }
+    eprintln!("PROPTEST_RNG_SEED={} repeats this run", config.rng_seed);
+    config
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: 300,
-        failure_persistence: None,
-        ..Default::default()
-    })]
+    #![proptest_config(config())]
 
     #[test]
     fn nothing_breaks_the_facts_and_everything_ends(
