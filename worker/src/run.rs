@@ -321,22 +321,7 @@ async fn execute_kept(
         }
         failpoint!("worker.accepted.after_record");
     }
-    execute(&context.executor, assignment, channels, begin).await
-}
-
-/// Runs an attempt to its end.
-pub(crate) async fn execute(
-    executor: &Executor,
-    assignment: Assignment,
-    channels: RunChannels,
-    begin: Begin,
-) -> Ended {
-    // The folder above it may have been cleaned away.
-    if let Err(error) = tokio::fs::create_dir_all(&channels.output_dir).await {
-        let why = format!("cannot make {}: {error}", channels.output_dir.display());
-        return Ended::unstarted(Outcome::new(Cause::Infra, why));
-    }
-    executor.run(assignment, channels, begin).await
+    context.executor.run(assignment, channels, begin).await
 }
 
 #[cfg(test)]

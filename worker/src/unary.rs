@@ -126,7 +126,7 @@ impl Unary {
                 }
             }
         };
-        let execute = run::execute(&self.context.executor, assignment, channels, Begin::New);
+        let execute = self.context.executor.run(assignment, channels, Begin::New);
         let (ended, ()) = tokio::join!(execute, say);
         let outcome = &ended.outcome;
         let status = to_wire::status_word(outcome.cause);

@@ -100,7 +100,11 @@ async fn run_steps(
             }
             Step::Write(name, text) => {
                 let path = channels.output_dir.join(&name);
-                if let Err(error) = tokio::fs::write(&path, text).await {
+                let written = async {
+                    tokio::fs::create_dir_all(&channels.output_dir).await?;
+                    tokio::fs::write(&path, text).await
+                };
+                if let Err(error) = written.await {
                     let why = format!("cannot write {}: {error}", path.display());
                     return Outcome::new(Cause::Infra, why);
                 }
@@ -173,7 +177,7 @@ mod tests {
         let (log, _spool) = crate::logs::open(dir.path().join("log"), 2 << 20);
         let (progress, mut progressed) = mpsc::channel(1);
         let (_stop, stop) = watch::channel(stop);
-        let output_dir = dir.path().to_owned();
+        let output_dir = dir.path().join("output");
         let record = AttemptRecord::unkept();
         let channels = RunChannels { progress, log, stop, output_dir, record };
         let ended = run(&spec(text), channels).await;

@@ -54,7 +54,8 @@ pub struct RunChannels {
     pub log: LogWriter,
     /// `Some` once the attempt shall stop. It may be so before the container exists.
     pub stop: watch::Receiver<Option<StopRequest>>,
-    /// A directory for the regular files of `/output`: empty, or with what an earlier process took.
+    /// A directory for the regular files of `/output`: not there before the first of them, or with
+    /// what an earlier process took.
     pub output_dir: PathBuf,
     /// Where it is kept how far the attempt came.
     pub record: AttemptRecord,

@@ -1,7 +1,7 @@
-//! The file of a record: steps, each framed by its length and its checksum. A process that is killed
-//! can leave one frame that is cut short; its step was then not acted upon, and the frame is cut off
-//! when it is read or written to. It must never take for damage what only cannot be read now. Read
-//! next: `records.rs`.
+//! The file of a record: steps, each framed by its length and its checksum. A process that is
+//! killed can leave one frame that is cut short; its step was then not acted upon, and the frame is
+//! cut off when it is read or written to. It must never take for damage what only cannot be read
+//! now. Read next: `records.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};

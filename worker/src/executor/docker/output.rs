@@ -128,7 +128,12 @@ fn add_moved(into: &Path, gathered: &mut Gathered) -> io::Result<()> {
     let known = gathered.files.iter().cloned().collect::<BTreeSet<_>>();
     let mut folders = vec![PathBuf::new()];
     while let Some(below) = folders.pop() {
-        for entry in fs::read_dir(into.join(&below))? {
+        let entries = match fs::read_dir(into.join(&below)) {
+            // Nothing was taken.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            entries => entries?,
+        };
+        for entry in entries {
             let entry = entry?;
             let (path, metadata) = (below.join(entry.file_name()), entry.metadata()?);
             if metadata.is_dir() {
@@ -321,6 +326,20 @@ mod tests {
         let gathered = gather_local(from.path(), into.path(), true).await.unwrap().unwrap();
         assert_eq!(names(&gathered), ["a/left", "a/moved", "torn"]);
         assert_eq!(fs::read_to_string(into.path().join("torn")).unwrap(), "whole");
+    }
+
+    #[tokio::test]
+    async fn no_files_cost_no_folder_and_the_first_one_makes_it() {
+        let (from, root) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let into = root.path().join("output/task-1-a1");
+        for is_resumed in [false, true] {
+            let gathered = gather_local(from.path(), &into, is_resumed).await.unwrap().unwrap();
+            assert_eq!(names(&gathered), Vec::<String>::new());
+            assert!(!into.exists());
+        }
+        fs::write(from.path().join("file"), "x").unwrap();
+        assert_eq!(names(&gather(from.path(), &into).await), ["file"]);
+        assert!(into.join("file").exists());
     }
 
     #[tokio::test]
