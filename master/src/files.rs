@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use cloudai_model::{AttemptId, Timestamp};
@@ -25,12 +26,21 @@ const NOTES_LEN_MAX: u64 = 256 << 10;
 pub(crate) struct TaskFiles {
     root: PathBuf,
     watched: Mutex<HashMap<AttemptId, watch::Sender<u64>>>,
+    /// Held while a note is written: notes of one attempt may come at once.
+    noting: Mutex<()>,
+    /// How many logs were kept whole, for names of their parts.
+    wholes: AtomicU64,
 }
 
 impl TaskFiles {
     /// Uses `<data_dir>/tasks`.
     pub(crate) fn new(data_dir: &Path) -> Self {
-        Self { root: data_dir.join("tasks"), watched: Mutex::default() }
+        Self {
+            root: data_dir.join("tasks"),
+            watched: Mutex::default(),
+            noting: Mutex::default(),
+            wholes: AtomicU64::new(0),
+        }
     }
 
     fn attempt_dir(&self, attempt: AttemptId) -> PathBuf {
@@ -92,11 +102,35 @@ impl TaskFiles {
         let file = open_append(&path)?;
         file.write_all_at(fresh, stored)?;
         let stored = stored + fresh.len() as u64;
+        self.tell_length(attempt, stored);
+        Ok(stored)
+    }
+
+    fn tell_length(&self, attempt: AttemptId, length: u64) {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = watched.get(&attempt) {
-            sender.send_replace(stored);
+            sender.send_replace(length);
         }
-        Ok(stored)
+    }
+
+    /// Keeps a log that came in one piece, unless the attempt has one: whole and safe from a power
+    /// cut when this is done, and not there at all before.
+    pub(crate) fn keep_whole_log(&self, attempt: AttemptId, log: &[u8]) -> io::Result<()> {
+        if self.log_len(attempt)? > 0 {
+            return self.sync_log(attempt);
+        }
+        let path = self.log_path(attempt);
+        let nth = self.wholes.fetch_add(1, Ordering::Relaxed);
+        let part = path.with_file_name(format!("log.part-{nth}"));
+        let kept = write_synced(&part, log).and_then(|()| std::fs::rename(&part, &path));
+        if let Err(error) = kept {
+            // What is left of it would only take room.
+            drop(std::fs::remove_file(&part));
+            return Err(error);
+        }
+        std::fs::File::open(self.attempt_dir(attempt))?.sync_all()?;
+        self.tell_length(attempt, log.len() as u64);
+        Ok(())
     }
 
     /// Makes what was appended survive a power cut.
@@ -117,13 +151,26 @@ impl TaskFiles {
     ) -> io::Result<()> {
         let mut record = Vec::with_capacity(text.len() + 16);
         encode(LogStream::Gap, at, text.as_bytes(), &mut record);
+        let _alone = self.noting.lock().unwrap_or_else(PoisonError::into_inner);
         let file = open_append(&self.notes_path(attempt))?;
         let length = file.metadata()?.len();
         if length + record.len() as u64 > NOTES_LEN_MAX {
             return Ok(());
         }
-        file.write_all_at(&record, length)
+        let written = file.write_all_at(&record, length);
+        if written.is_err() {
+            // A part of a record would make what comes behind it unreadable.
+            file.set_len(length)?;
+        }
+        written
     }
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let file = open_append(path)?;
+    file.set_len(0)?;
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
 }
 
 fn open_append(path: &Path) -> io::Result<std::fs::File> {
@@ -142,6 +189,8 @@ fn open_append(path: &Path) -> io::Result<std::fs::File> {
 
 #[cfg(test)]
 mod tests {
+    use cloudai_proto::log_record::Decoder;
+
     use super::*;
 
     fn attempt() -> AttemptId {
@@ -169,6 +218,26 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_came_in_one_piece_is_kept_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = TaskFiles::new(dir.path());
+        let length = files.watch_log(attempt());
+        let home = files.attempt_dir(attempt());
+        std::fs::create_dir_all(&home).unwrap();
+        // One disk is full; from another master that was killed there is a part.
+        std::os::unix::fs::symlink("/dev/full", home.join("log.part-0")).unwrap();
+        std::fs::write(home.join("log.part-1"), "a part that is longer").unwrap();
+        assert!(files.keep_whole_log(attempt(), b"whole").is_err());
+        assert_eq!(files.log_len(attempt()).unwrap(), 0);
+        for later in ["whole", "the same again"] {
+            files.keep_whole_log(attempt(), later.as_bytes()).unwrap();
+            assert_eq!(std::fs::read(files.log_path(attempt())).unwrap(), b"whole");
+        }
+        assert_eq!(*length.borrow(), 5);
+        assert_eq!(std::fs::read_dir(&home).unwrap().count(), 1, "no part is left");
+    }
+
+    #[test]
     fn a_log_beyond_its_bound_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let files = TaskFiles::new(dir.path());
@@ -178,6 +247,34 @@ mod tests {
         assert_eq!(files.append_log(attempt(), LOG_LEN_MAX - 1, b"x").unwrap(), LOG_LEN_MAX);
         assert!(files.append_log(attempt(), LOG_LEN_MAX, b"x").is_err());
         assert_eq!(files.log_len(attempt()).unwrap(), LOG_LEN_MAX);
+    }
+
+    #[test]
+    fn notes_that_come_at_once_are_all_kept_whole() {
+        const WRITERS: usize = 8;
+        const NOTES: usize = 500;
+        let dir = tempfile::tempdir().unwrap();
+        let files = TaskFiles::new(dir.path());
+        let begin = std::sync::Barrier::new(WRITERS);
+        std::thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let (files, begin) = (&files, &begin);
+                scope.spawn(move || {
+                    begin.wait();
+                    for note in 0..NOTES {
+                        let text = format!("{note} of {}", "w".repeat(writer + 1));
+                        files.append_note(attempt(), Timestamp(1), &text).unwrap();
+                    }
+                });
+            }
+        });
+        let mut decoder = Decoder::default();
+        decoder.push(&std::fs::read(files.notes_path(attempt())).unwrap());
+        let mut texts = std::collections::BTreeSet::new();
+        while let Some(record) = decoder.next_record().unwrap() {
+            texts.insert(record.bytes);
+        }
+        assert_eq!(texts.len(), WRITERS * NOTES);
     }
 
     #[test]

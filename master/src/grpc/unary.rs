@@ -146,12 +146,7 @@ async fn keep_log(services: &Services, result: &UnaryResult) -> Result<(), Statu
     let mut records = Vec::with_capacity(result.logs.len() + 64);
     encode(LogStream::Stdout, clock::wall(), result.logs.as_bytes(), &mut records);
     let files = Arc::clone(&services.files);
-    let write = move || {
-        if files.log_len(attempt)? == 0 {
-            files.append_log(attempt, 0, &records)?;
-        }
-        files.sync_log(attempt)
-    };
+    let write = move || files.keep_whole_log(attempt, &records);
     let written = tokio::task::spawn_blocking(write).await;
     written.map_err(|_| Status::aborted("the master is stopping"))?.map_err(|e| io_status(&e))
 }
