@@ -100,13 +100,25 @@ struct Partial {
 }
 
 impl Partial {
+    /// Under the first name that is free: one that was killed may have had the same process id, as
+    /// every process of a container has.
     fn begin(to: &Path) -> Result<Self, BackupError> {
-        let mut name = OsString::from(".");
-        name.push(to.file_name().unwrap_or("backup".as_ref()));
-        name.push(format!(".partial-{}", std::process::id()));
-        let path = to.with_file_name(name);
-        fs::create_dir(&path).map_err(io_error("make", &path))?;
-        Ok(Self { path })
+        let mut stem = OsString::from(".");
+        stem.push(to.file_name().unwrap_or("backup".as_ref()));
+        stem.push(format!(".partial-{}", std::process::id()));
+        for nth in 0_u32.. {
+            let mut name = stem.clone();
+            if nth > 0 {
+                name.push(format!("-{nth}"));
+            }
+            let path = to.with_file_name(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path }),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io_error("make", &path)(error)),
+            }
+        }
+        unreachable!("no folder has as many entries")
     }
 
     fn finish(self, to: &Path) -> Result<(), BackupError> {

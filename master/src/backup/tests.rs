@@ -62,6 +62,23 @@ fn names(dir: &Path) -> BTreeSet<String> {
     std::fs::read_dir(dir).unwrap().map(|it| name(it).into_string().unwrap()).collect()
 }
 
+#[test]
+fn what_a_killed_backup_left_stands_in_nobodys_way() {
+    let place = Place::new(1);
+    let home = place.root.path().join("backups");
+    let left = home.join(format!(".first.partial-{}", std::process::id()));
+    for left in [left.clone(), left.with_file_name(format!("{}-1", name(&left)))] {
+        std::fs::create_dir_all(left.join("tasks")).unwrap();
+    }
+    place.take(false).unwrap();
+    assert_eq!(names(&home).len(), 3, "{:?}", names(&home));
+    assert!(names(&home).contains("first"));
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().unwrap().to_str().unwrap()
+}
+
 fn set<const N: usize>(names: [&str; N]) -> BTreeSet<String> {
     names.map(str::to_owned).into()
 }
