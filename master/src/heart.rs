@@ -41,7 +41,7 @@ const CHANGES_LEN_MAX: usize = 4_096;
 
 /// Why the heart did not take or keep a command.
 #[derive(Debug, Clone, Error)]
-pub enum HeartError {
+pub(crate) enum HeartError {
     /// The inbox is full.
     #[error("the master has as much to do as it can hold; try again in a moment")]
     Busy,
@@ -88,7 +88,7 @@ pub enum StartError {
 
 /// Something moved; look again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub(crate) enum Change {
     /// A task.
     Task(TaskId),
     /// Many tasks of a job at once.
@@ -120,7 +120,7 @@ enum Message {
 
 /// How everybody else speaks to the heart.
 #[derive(Debug, Clone)]
-pub struct HeartHandle {
+pub(crate) struct HeartHandle {
     inbox: mpsc::Sender<Message>,
     changes: broadcast::Sender<Change>,
 }
@@ -141,12 +141,12 @@ impl std::fmt::Debug for Message {
 
 impl HeartHandle {
     /// Gives a command and waits until what it came to is stored.
-    pub async fn command(&self, command: Command) -> Result<Answer, HeartError> {
+    pub(crate) async fn command(&self, command: Command) -> Result<Answer, HeartError> {
         self.ask(|reply| Message::Command { command, reply: Some(reply), link: None }).await
     }
 
     /// As [`HeartHandle::command`], but refuses at once when the inbox is full.
-    pub async fn try_command(&self, command: Command) -> Result<Answer, HeartError> {
+    pub(crate) async fn try_command(&self, command: Command) -> Result<Answer, HeartError> {
         let (reply, answer) = oneshot::channel();
         let message = Message::Command { command, reply: Some(reply), link: None };
         self.inbox.try_send(message).map_err(|error| match error {
@@ -174,12 +174,12 @@ impl HeartHandle {
     }
 
     /// The cluster as it is now, after everything that was asked before.
-    pub async fn view(&self) -> Result<Arc<ClusterView>, HeartError> {
+    pub(crate) async fn view(&self) -> Result<Arc<ClusterView>, HeartError> {
         self.ask(Message::View).await
     }
 
     /// Why a task does not run; `None` when it is not live.
-    pub async fn explain(&self, task: TaskId) -> Result<Option<Explanation>, HeartError> {
+    pub(crate) async fn explain(&self, task: TaskId) -> Result<Option<Explanation>, HeartError> {
         self.ask(|reply| Message::Explain(task, reply)).await
     }
 
@@ -189,7 +189,7 @@ impl HeartHandle {
     }
 
     /// Every change from now on. A watcher that falls behind is told so, and looks again.
-    pub fn watch(&self) -> broadcast::Receiver<Change> {
+    pub(crate) fn watch(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }
 

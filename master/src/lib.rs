@@ -25,5 +25,5 @@ mod usage;
 
 pub use cloudai_scheduler::PolicyKind;
 pub use config::MasterConfig;
-pub use heart::{Change, HeartError, HeartHandle, StartError};
+pub use heart::StartError;
 pub use run::{Master, MasterError};

@@ -145,7 +145,6 @@ fn a_worker_holds_a_bounded_number_of_attempts() {
     assert!(sent.ends_with("worker-1: assign task-2-a1"), "{sent}");
 }
 
-/// A task of which thousands fit into the test workers' memory and storage.
 #[test]
 fn an_agent_is_told_why_a_task_cannot_be_placed_now() {
     let mut world = World::new();
@@ -160,21 +159,6 @@ fn an_agent_is_told_why_a_task_cannot_be_placed_now() {
     assert_eq!(refused(&mut world, "2"), "task-2 waits before it is tried again");
     assert_eq!(refused(&mut world, "1.2"), "job-1 has as many tasks at once as it may");
     assert_eq!(refused(&mut world, "9"), "task-9 is not waiting: it has ended or never was");
-}
-
-#[test]
-fn repeated_and_new_placements_are_counted_together() {
-    let mut world = World::new();
-    world.hello("worker-1", 1);
-    world.submit_one(1);
-    world.submit_one(1);
-    let placement =
-        |task: &str| Placement { task: task.parse().unwrap(), worker: worker("worker-1") };
-    let placements = ["task-1", "task-1", "task-2"].map(placement).to_vec();
-    let Answer::Proposed { accepted, refused } = world.turn(Command::Propose(placements)).0 else {
-        panic!("a proposal is answered")
-    };
-    assert_eq!((accepted, refused.len()), (2, 1));
 }
 
 #[test]
@@ -193,6 +177,7 @@ fn a_placement_and_its_repetition_both_count() {
     assert_eq!(answer, Answer::Proposed { accepted: 3, refused: Vec::new() });
 }
 
+/// A task of which thousands fit into the test workers' memory and storage.
 fn tiny() -> TaskSpec {
     let mut spec = spec(1);
     spec.needs.memory_bytes = 64 << 20;
