@@ -158,7 +158,7 @@ impl Master {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 store: description,
                 policy: config.policy.name(),
-                started_at: clock::wall(),
+                started_at: clock::now().mono,
                 agent: Arc::new(move || probe.view()),
                 grpc_address: grpc_addr.to_string(),
                 host_names: config.host_names,

@@ -70,6 +70,9 @@ pub mod bounds {
     /// A task that fails within this time of its start may have failed for its worker's sake, in
     /// milliseconds.
     pub const QUICK_EXIT_MS: u64 = 2_000;
+    /// How much longer than its worker says a task may have run by the master's clock, which also
+    /// counts the way of its end, until what its worker says is not believed, in milliseconds.
+    pub const QUICK_EXIT_DOUBT_MS: u64 = 30_000;
     /// From how many jobs such failures must come to be laid to the worker.
     pub const QUICK_EXIT_JOBS: usize = 3;
     /// Most placements that one plan or proposal makes; what is left waits for the next one.
@@ -184,6 +187,7 @@ impl Core {
         let held: BTreeSet<AttemptId> = steps::held_by(self, worker).into_iter().collect();
         let mut liveness = known.clone();
         liveness.missed.retain(|attempt, _| held.contains(attempt));
+        liveness.heard_running.retain(|attempt, _| held.contains(attempt));
         liveness.breaker.take_back(turn, &held);
         if let Some(at) = liveness.breaker.next_look() {
             self.alarms.set(at, Alarm::Breaker(worker.clone()));

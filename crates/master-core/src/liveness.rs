@@ -21,6 +21,8 @@ pub(crate) struct Liveness {
     pub(crate) breaker: Breaker,
     /// What it should hold and did not name in its last full report.
     pub(crate) missed: BTreeMap<AttemptId, Missed>,
+    /// Since when it is known in this run of the master that an attempt runs there.
+    pub(crate) heard_running: BTreeMap<AttemptId, Monotonic>,
 }
 
 impl Liveness {

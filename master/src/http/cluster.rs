@@ -82,7 +82,7 @@ pub(super) async fn status(State(app): State<App>) -> Result<Json<ClusterStatus>
         tasks: convert::task_counts(counts),
         version: info.version.clone(),
         store: info.store.clone(),
-        uptime_ms: clock::wall().ms_since(info.started_at),
+        uptime_ms: clock::now().mono.ms_since(info.started_at),
         policy: info.policy.to_owned(),
         agent: (info.agent)(),
         grpc_address: info.grpc_address.clone(),

@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use cloudai_api::{AgentView, ErrorCode};
-use cloudai_model::Timestamp;
+use cloudai_model::Monotonic;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -57,7 +57,7 @@ pub(crate) struct MasterInfo {
     /// The built-in policy's name.
     pub(crate) policy: &'static str,
     /// When it started.
-    pub(crate) started_at: Timestamp,
+    pub(crate) started_at: Monotonic,
     /// What an external agent did; `None` from it as long as none has called.
     pub(crate) agent: AgentProbe,
     /// Where workers and agents reach it: `127.0.0.1:50051`.

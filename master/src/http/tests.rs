@@ -65,7 +65,7 @@ impl World {
             version: "1.2.3".to_owned(),
             store: description,
             policy: "first_fit",
-            started_at: crate::clock::wall(),
+            started_at: crate::clock::now().mono,
             agent: Arc::new(|| None),
             grpc_address: "127.0.0.1:50051".to_owned(),
             host_names: Some(Vec::new()),

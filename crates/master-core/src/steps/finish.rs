@@ -99,20 +99,29 @@ fn judge(
         LiveState::Assigned(hold) => (hold, hold.placed_at),
         LiveState::Running { hold, started_at } => (hold, *started_at),
     };
+    let ran_ms = finished_at.ms_since(began_at);
     let verdict = match outcome.cause {
         Cause::Exit(0) => Verdict::Works,
         Cause::Infra => Verdict::Infra,
-        Cause::Exit(_) | Cause::Oom | Cause::Timeout
-            if finished_at.ms_since(began_at) >= bounds::QUICK_EXIT_MS =>
-        {
+        Cause::Exit(_) | Cause::Oom | Cause::Timeout if ran_ms >= bounds::QUICK_EXIT_MS => {
             Verdict::Works
         }
-        Cause::Exit(_) => Verdict::QuickExit(attempt.task.job),
+        Cause::Exit(_) if is_believed(core, now, &hold.worker, attempt, ran_ms) => {
+            Verdict::QuickExit(attempt.task.job)
+        }
         _ => Verdict::Silent,
     };
     let worker = hold.worker.clone();
     let words = format!("{attempt} ended with {}: {}", outcome.cause, outcome.message);
     speak(core, now, &worker, attempt, verdict, words.trim_end_matches(": "), batch);
+}
+
+/// Whether an attempt can have run for as short as wall clocks say, which may go back meanwhile. No
+/// container takes no time at all: nothing is left of a span that was negative.
+fn is_believed(core: &Core, now: Now, worker: &WorkerId, attempt: AttemptId, ran_ms: u64) -> bool {
+    let heard = core.liveness.get(worker).and_then(|known| known.heard_running.get(&attempt));
+    let heard_ms = heard.map_or(0, |since| now.mono.ms_since(*since));
+    ran_ms > 0 && heard_ms <= ran_ms + bounds::QUICK_EXIT_DOUBT_MS
 }
 
 /// An attempt says something of its worker.
@@ -229,11 +238,13 @@ fn backoff_ms(live: &LiveTask, cause: LossCause, attempt_floor: u32) -> u64 {
     }
 }
 
-/// The worker that held the attempt; it is on trial with it no more.
+/// The worker that held the attempt; nothing of it is kept there, and it is on trial with it no
+/// more.
 fn let_go(core: &mut Core, attempt: AttemptId) -> Option<WorkerId> {
     let worker = core.facts.find_live(attempt.task)?.find_hold()?.worker.clone();
     if let Some(liveness) = core.liveness.get_mut(&worker) {
         liveness.breaker.gone(attempt);
+        liveness.heard_running.remove(&attempt);
     }
     Some(worker)
 }

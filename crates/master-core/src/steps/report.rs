@@ -114,6 +114,9 @@ fn take_current(
     let attempt = change.attempt;
     if let Some(liveness) = core.liveness.get_mut(worker) {
         liveness.missed.remove(&attempt);
+        if matches!(change.what, ReportWhat::Started(_)) {
+            liveness.heard_running.entry(attempt).or_insert(now.mono);
+        }
     }
     let live = core.facts.find_live(attempt.task).expect("the fence let it through");
     let (assigned, cancel) = (matches!(live.state, LiveState::Assigned(_)), live.cancel_requested);

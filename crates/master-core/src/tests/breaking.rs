@@ -72,6 +72,33 @@ fn a_failure_after_a_while_says_that_the_worker_works() {
 }
 
 #[test]
+fn a_clock_that_goes_back_makes_no_long_task_a_quick_exit() {
+    for (claimed_ms, passed_ms, counts) in [
+        (1, 0, true),
+        (1, bounds::QUICK_EXIT_DOUBT_MS + 1, true),
+        (1, bounds::QUICK_EXIT_DOUBT_MS + 2, false),
+        // The end was before the start, and the worker says that it was with it.
+        (0, bounds::QUICK_EXIT_MS, false),
+        (0, 0, false),
+    ] {
+        let mut world = World::new();
+        world.hello("worker-1", 4);
+        world.hello("worker-2", 0);
+        for job in 1..=u64::from(bounds::BREAKER_FAILURES) {
+            world.submit_one(1);
+            world.report("worker-1", 1, started(&format!("task-{job}-a1")));
+            world.now_ms += passed_ms;
+            let end = ended_after_ms(&format!("task-{job}-a1"), claimed_ms, Cause::Exit(1));
+            world.report("worker-1", 1, end);
+        }
+        let is_aside = world.standing("worker-1") != Standing::Active;
+        assert_eq!(is_aside, counts, "{claimed_ms} ms in {passed_ms} ms");
+        let liveness = &world.core.liveness[&super::world::worker("worker-1")];
+        assert!(liveness.heard_running.is_empty(), "what has ended is not kept");
+    }
+}
+
+#[test]
 fn one_bad_array_never_puts_a_good_worker_aside() {
     let mut world = World::new();
     world.hello("worker-1", 4);
