@@ -179,9 +179,10 @@ impl<'a> Waiter<'a> {
                 biased;
                 exited = &mut exit => {
                     // The process that began to stop it was killed before it saw the end.
-                    let came_first = begun_at.is_some_and(|at| exited.is_before(at));
-                    let finish = if came_first { exited.finish } else { stopping.finish(exited.finish) };
-                    return Waited { finish, ..exited };
+                    if begun_at.is_some_and(|at| exited.is_before(at)) {
+                        return exited;
+                    }
+                    return Waited { finish: stopping.finish(exited.finish), ..exited };
                 }
                 request = stop.requested_below(given_ms), if is_free || given_ms.is_some() => {
                     if !is_free {
