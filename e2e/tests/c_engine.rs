@@ -383,6 +383,34 @@ fn c9_each_call_that_fails_once_costs_at_most_an_attempt() {
     rig.wait_well();
 }
 
+/// The log of a container that a restarted worker takes up is whole, and nothing is in it twice,
+/// though the engine refuses its record at first: while the container runs, or at its end.
+#[test]
+fn c9_a_log_is_taken_up_beside_an_engine_that_refuses_its_record() {
+    let mut rig = Rig::start();
+    let runs = rig.submit("say one hold say two sleep 100");
+    let ends = rig.submit("say one hold say two");
+    for task in [&runs, &ends] {
+        until("a line", || (rig.cluster.log_of(task, 1, "stdout") == "one\n").then_some(()));
+    }
+    rig.worker.process.kill();
+    rig.engine.release(&ends);
+    rig.engine.wait_journal("the end", |journal| journal.exits.contains_key(&first(&ends)));
+    for task in [&runs, &ends] {
+        rig.engine.once(Call::Logs, &first(task), Fault::Refuse(500));
+    }
+    rig.worker = starting_worker(&rig.cluster, &rig.engine, &[]);
+    rig.engine.wait_journal("the faults", |journal| {
+        [&runs, &ends].iter().all(|task| journal.count(Call::Logs, &first(task)) > 1)
+    });
+    rig.engine.release(&runs);
+    for task in [&runs, &ends] {
+        assert_eq!(causes(&rig.cluster.wait_success(task)), ["exit"]);
+        assert_eq!(rig.cluster.ok(&["logs", task]), "one\ntwo");
+    }
+    rig.check_clean();
+}
+
 #[test]
 fn c13_a_worker_on_a_full_disk_takes_no_new_work() {
     // No disk is emptier than that.

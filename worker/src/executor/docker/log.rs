@@ -26,8 +26,13 @@ const DRAIN_IDLE: Duration = Duration::from_secs(10);
 /// trusted to be whole. The engine ends a whole one after the container, by its own clock.
 const EARLY_MS: u64 = 100;
 
+/// All lines of the engine's record, and none of those that it has now.
+const WHOLE: &str = "all";
+const NOTHING: &str = "0";
 /// The pause before the engine's record is followed again when that ended before the container.
 const FOLLOW_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is read after the container's end, while the engine refuses.
+const READ_TRIES: u32 = 3;
 /// What the engine's record takes for a frame beyond the frame's bytes, at most.
 const FRAME_OVERHEAD_BYTES: u64 = 128;
 /// How much a byte may take in it, when its format escapes.
@@ -139,27 +144,38 @@ impl LogCopy {
     /// is followed from its beginning, and what the log has is passed over.
     pub(super) async fn follow(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
         self.open().await;
-        loop {
-            match measure(docker, id, self.stored_bytes).await {
-                Ok(record) if record.is_whole => self.skip = self.taken,
+        // What is not read before the end, `complete` reads.
+        while let Some(measured) =
+            ended.run_until_cancelled(measure(docker, id, self.stored_bytes)).await
+        {
+            match measured {
+                Ok(record) if record.is_whole => self.follow_from(docker, id, WHOLE, ended).await,
                 Ok(_) => return self.follow_live(docker, id, ended).await,
+                // Nothing can be read from the right place yet.
                 Err(why) => tracing::debug!("The record of {id} cannot be read yet: {why}"),
             }
-            let mut frames = follow(docker, id, "all");
-            self.copy_frames(&mut frames, ended).await;
-            self.flush().await;
-            tokio::select! {
-                () = ended.cancelled() => return,
-                () = tokio::time::sleep(FOLLOW_PAUSE) => {}
-            }
+            ended.run_until_cancelled(tokio::time::sleep(FOLLOW_PAUSE)).await;
         }
+    }
+
+    /// Follows the record from the last `tail` lines on; all of it has also what the log has.
+    async fn follow_from(
+        &mut self,
+        docker: &Docker,
+        id: &str,
+        tail: &str,
+        ended: &CancellationToken,
+    ) {
+        self.skip = if tail == WHOLE { self.taken } else { [0; 2] };
+        let mut frames = follow(docker, id, tail);
+        self.copy_frames(&mut frames, ended).await;
+        self.flush().await;
     }
 
     /// The beginning of the record is gone, and with it the place where the log ends.
     async fn follow_live(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
         self.mark_gap("more was said while the worker was away than the engine keeps").await;
-        self.copy_frames(&mut follow(docker, id, "0"), ended).await;
-        self.flush().await;
+        self.follow_from(docker, id, NOTHING, ended).await;
     }
 
     async fn mark_gap(&mut self, why: &str) {
@@ -207,10 +223,10 @@ impl LogCopy {
         }
         let why = self.broken.take().unwrap_or_else(|| "ended before the container did".to_owned());
         tracing::debug!("Reading the log of {id} again: the connection {why}");
-        let read = self.read_again(docker, id).await;
+        let read = self.read_again_patiently(docker, id).await;
         self.flush().await;
-        if let Err(error) = read {
-            self.mark_gap(&format!("the connection {why}; {error}")).await;
+        if let Err(lost) = read {
+            self.mark_gap(&format!("the connection {why}; {lost}")).await;
         }
     }
 
@@ -224,23 +240,41 @@ impl LogCopy {
         self.log.take()
     }
 
-    async fn read_again(&mut self, docker: &Docker, id: &str) -> Result<(), String> {
+    /// Reads the rest; the error says why something may be missing.
+    async fn read_again_patiently(&mut self, docker: &Docker, id: &str) -> Result<(), String> {
+        let mut tries = 1;
+        loop {
+            match self.read_again(docker, id).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(lost)) => return Err(lost.to_owned()),
+                Err(error) if tries == READ_TRIES => return Err(error),
+                Err(error) => tracing::debug!("The record of {id} is read again: {error}"),
+            }
+            tries += 1;
+            tokio::time::sleep(FOLLOW_PAUSE).await;
+        }
+    }
+
+    /// Gives why something is lost, if it is; the error says why the record cannot be read.
+    async fn read_again(
+        &mut self,
+        docker: &Docker,
+        id: &str,
+    ) -> Result<Option<&'static str>, String> {
         let record = measure(docker, id, self.stored_bytes).await?;
         if record.bytes == self.taken {
-            return Ok(());
+            return Ok(None);
         }
         if !record.is_whole {
-            return Err("the engine's record may have lost its beginning".to_owned());
+            return Ok(Some("the engine's record may have lost its beginning"));
         }
         self.skip = self.taken;
         let mut frames = read(docker, id);
         while let Some((stream, bytes)) = next_frame(&mut frames).await? {
             self.take(stream, &bytes).await;
         }
-        if std::mem::take(&mut self.skip) == [0, 0] {
-            return Ok(());
-        }
-        Err("the engine's record is shorter than what was already read".to_owned())
+        let is_shorter = std::mem::take(&mut self.skip) != [0, 0];
+        Ok(is_shorter.then_some("the engine's record is shorter than what was already read"))
     }
 }
 
