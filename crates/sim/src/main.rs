@@ -22,19 +22,35 @@ fn read_arguments() -> Result<Wish, lexopt::Error> {
     let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         match argument {
-            Long("seed") => wish.seed = Some(parser.value()?.parse()?),
-            Long("runs") => wish.runs = parser.value()?.parse()?,
-            Long("threads") => wish.threads = parser.value()?.parse()?,
+            Long("seed") => {
+                let seed = number(&mut parser, "seed", 0);
+                wish.seed = Some(seed.map_err(|error| format!("{error}, as a run printed it"))?);
+            }
+            Long("runs") => wish.runs = number(&mut parser, "runs", 1)?,
+            Long("threads") => {
+                wish.threads = usize::try_from(number(&mut parser, "threads", 1)?)
+                    .map_err(|_| "so many threads there are not")?;
+            }
             Long("plant") => {
                 let name = parser.value()?.string()?;
                 let plant = Plant::find(&name);
-                wish.plant = Some(plant.ok_or_else(|| format!("there is no plant '{name}'"))?);
+                let known = || Plant::ALL.map(Plant::name).join(", ");
+                let missing = || format!("there is no plant '{name}': give one of {}", known());
+                wish.plant = Some(plant.ok_or_else(missing)?);
             }
             Long("planted") => wish.planted = true,
             _ => return Err(argument.unexpected()),
         }
     }
     Ok(wish)
+}
+
+/// The value of a flag, which is at least this.
+fn number(parser: &mut lexopt::Parser, flag: &str, least: u64) -> Result<u64, lexopt::Error> {
+    let text = parser.value()?.to_string_lossy().into_owned();
+    let value = text.parse().ok().filter(|value| *value >= least);
+    let error = || format!("--{flag} {text}: give a whole number, {least} or more").into();
+    value.ok_or_else(error)
 }
 
 fn main() -> ExitCode {
