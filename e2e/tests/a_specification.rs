@@ -255,7 +255,7 @@ fn a10_worker_comes_back() {
     cluster.wait_worker("worker-1", "inactive");
     assert!(gone.elapsed() < Duration::from_secs(20), "only after {:?}", gone.elapsed());
     cluster.ask("status", &["Total workers: 1", "Active workers: 0", "Inactive workers: 1"]);
-    cluster.ask("workers", &["worker-1  Inactive"]);
+    cluster.ask("workers", &["worker-1  Inactive", "Gets no new work: not heard"]);
     let waiting = cluster.submit(&[BUSYBOX]);
     let worker = cluster.worker("worker-1", &[]);
     cluster.wait_worker("worker-1", "active");

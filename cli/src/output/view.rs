@@ -61,6 +61,10 @@ pub fn show_worker(worker: &WorkerView) -> String {
     let mut text = format!("{}  {}  {}\n", worker.id, status_word(worker), worker.address);
     if let Some(reason) = &worker.reason {
         let _ = writeln!(text, "  Gets no new work: {}", harmless(reason));
+    } else if worker.status == WorkerStatus::Inactive {
+        text.push_str(
+            "  Gets no new work: not heard; each of its tasks is tried again when its lease ends\n",
+        );
     }
     text.push_str(&indent(&resources_table(worker)));
     let heard = worker.last_heard_ms_ago.map_or_else(
