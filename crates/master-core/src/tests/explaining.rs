@@ -1,9 +1,12 @@
 //! What is said of a task that waits: each worker with the first need that does not fit.
 
+use std::sync::Arc;
+
 use cloudai_model::{Cause, JobShape};
 
 use super::world::{World, array, ended, spec, started};
 use crate::view::{REASONS_MAX, WAITING_MAX};
+use crate::{Command, Input, Submission};
 
 /// The whole explanation as text.
 fn explain(world: &World, task: &str) -> String {
@@ -62,6 +65,30 @@ fn the_queue_shows_what_waits_and_why() {
     assert_eq!((view.waiting[0].count, view.waiting[0].first.to_string()), (5, "task-1.1".into()));
     let want = "worker-1: wants 9 cores, 1 in all: it can never run there";
     assert_eq!(view.waiting[0].reason, want);
+}
+
+#[test]
+fn a_store_without_room_is_named_where_nothing_else_is_in_the_way() {
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    for cores in [1, 9] {
+        let (spec, shape) = (Arc::new(spec(cores)), JobShape::Single);
+        let command = Command::Submit(Submission { spec, shape, request: None, known: None });
+        drop(world.core.step(world.now(), Input { from: None, command }));
+    }
+    let too_large = explain(&world, "2");
+    assert!(explain(&world, "1").starts_with("a worker has room: it is placed next"));
+    world.core.set_store_full(true);
+    let want = "a worker has room, but the master's disk has none, and nothing new can be stored \
+                or placed; free space there, and it goes on by itself";
+    assert_eq!(explain(&world, "1"), format!("{want}\nworker-1: could take it"));
+    assert_eq!(explain(&world, "2"), too_large);
+    let reasons: Vec<String> =
+        world.core.view(world.now()).waiting.into_iter().map(|waiting| waiting.reason).collect();
+    let never = "worker-1: wants 9 cores, 1 in all: it can never run there";
+    assert_eq!(reasons, [want, never]);
+    world.core.set_store_full(false);
+    assert!(explain(&world, "1").starts_with("a worker has room: it is placed next"));
 }
 
 #[test]
