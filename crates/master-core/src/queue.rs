@@ -71,9 +71,8 @@ impl Queue {
     /// Takes an ended job out.
     pub(crate) fn remove(&mut self, job: JobId) {
         let Some(waiting) = self.jobs.remove(&job) else { return };
-        self.queued_count -= waiting.queued;
+        assert_eq!(waiting.queued, 0, "{job} ended with tasks that wait");
         let line = self.lines.get_mut(&waiting.line).expect("a job stands in an open line");
-        line.ready_count -= line.ready.remove(&job).unwrap_or(0);
         line.members -= 1;
         if line.members == 0 {
             self.numbers.remove(&line.shape);
@@ -161,18 +160,11 @@ impl Queue {
         jobs: &BTreeMap<JobId, JobRecord>,
     ) -> Vec<(JobId, u32)> {
         let Some(line) = self.lines.get(&line) else { return Vec::new() };
-        let mut taken = Vec::new();
-        let mut left = count;
-        for (job, ready) in &line.ready {
-            if left == 0 {
-                break;
-            }
-            let most = left.min(*ready);
-            let positions = self.positions(&jobs[job]).take(most as usize);
-            taken.extend(positions.map(|position| (*job, position)));
-            left -= most;
-        }
-        taken
+        let of_job = |(job, ready): (&JobId, &u64)| {
+            let job = *job;
+            self.positions(&jobs[&job]).take(*ready as usize).map(move |position| (job, position))
+        };
+        line.ready.iter().flat_map(of_job).take(count as usize).collect()
     }
 
     /// The positions of a job that may be placed now, those that were tried before first.

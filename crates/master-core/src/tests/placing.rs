@@ -240,6 +240,16 @@ fn a_share_places_as_many_as_it_says_over_several_jobs() {
 }
 
 #[test]
+fn a_task_that_waits_out_a_loss_leaves_its_place_to_the_next_of_its_job() {
+    let mut world = World::new();
+    world.hello("worker-1", 9);
+    world.submit(spec(1), array(1, 4, Some(2)));
+    let sent = world.report("worker-1", 1, ended("1.1-a1", Cause::Infra));
+    assert!(sent.ends_with("worker-1: assign task-1.3-a1"), "{sent}");
+    assert_eq!(world.core.view(world.now()).tasks.queued, 2);
+}
+
+#[test]
 fn an_agent_sees_the_oldest_of_what_waits_and_no_more_than_it_asks_for() {
     let mut world = World::new();
     world.submit(spec(1), array(1, 2, Some(1)));

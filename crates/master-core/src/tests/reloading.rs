@@ -158,6 +158,7 @@ fn an_attempt_that_is_not_taken_is_given_up_no_later() {
     world.submit_one(1);
     let mut given_up_ms = 0;
     while world.state("task-1") == "assigned a1 worker-1" {
+        assert!(given_up_ms < 10 * bounds::UNTAKEN_MS_MAX, "it is never given up");
         world.now_ms += 5_000;
         given_up_ms += 5_000;
         world.full("worker-1", 1, Vec::new());

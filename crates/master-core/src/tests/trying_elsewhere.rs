@@ -22,7 +22,7 @@ fn later(world: &mut World) -> String {
 
 #[test]
 fn what_an_engine_failed_is_tried_on_another_worker() {
-    let mut world = lost([1, 1], Cause::Infra);
+    let mut world = lost([4, 1], Cause::Infra);
     assert_eq!(later(&mut world), "worker-2: assign task-1-a2");
     // It goes back rather than fail on the same one twice in a row.
     world.report("worker-2", 2, ended("task-1-a2", Cause::Infra));
@@ -84,6 +84,20 @@ fn tasks_of_one_shape_change_places_and_the_room_of_a_plan_is_used() {
     assert_eq!(world.state("task-1"), "queued a2");
     let sent = world.report("worker-1", 1, ended("task-2-a1", Cause::Exit(0)));
     assert!(sent.ends_with("worker-1: assign task-3.2-a1, worker-1: assign task-1-a2"), "{sent}");
+}
+
+#[test]
+fn two_tasks_of_one_shape_change_places_and_no_third_worker_is_opened() {
+    let mut world = World::new();
+    for name in ["worker-1", "worker-2", "worker-3"] {
+        world.hello(name, 1);
+    }
+    world.submit_one(1);
+    world.submit_one(1);
+    world.report("worker-1", 1, ended("task-1-a1", Cause::Infra));
+    world.report("worker-2", 2, ended("task-2-a1", Cause::Infra));
+    let sent = later(&mut world);
+    assert_eq!(sent, "worker-2: assign task-1-a2, worker-1: assign task-2-a2");
 }
 
 #[test]
