@@ -265,7 +265,9 @@ async fn a_worker_that_gets_no_new_work_says_why() {
     let session = world.worker("worker-1").await;
     for job in 1..=5 {
         world.submit(json!({ "image": "busybox" })).await;
-        world.report("worker-1", session, &format!("task-{job}-a1"), ended(1)).await;
+        let (started_at, outcome) = (Some(Timestamp(8)), Outcome::new(Cause::Exit(1), ""));
+        let what = ReportWhat::Ended { started_at, outcome, at: Timestamp(9) };
+        world.report("worker-1", session, &format!("task-{job}-a1"), what).await;
     }
     let (_, view) = world.get("/workers/worker-1").await;
     assert_eq!(view["status"], "put_aside");
