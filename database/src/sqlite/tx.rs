@@ -2,6 +2,8 @@
 //! failures become errors in words.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +15,9 @@ use crate::StoreError;
 /// Specs that are kept in memory by one connection, so that a store with a million different ones
 /// does not fill it.
 const SPECS_MAX: usize = 512;
+
+/// Bytes that are written to see whether there is room: more than SQLite writes at once.
+const ROOM_LEN: usize = 256 << 10;
 
 /// What went wrong inside a transaction.
 #[derive(Debug)]
@@ -42,10 +47,13 @@ impl Fault {
         };
         // The second is how a full disk stops the index of the write-ahead log from growing.
         let full = [Some(ffi::SQLITE_FULL), Some(ffi::SQLITE_IOERR_SHMSIZE)];
+        // So is a quota told that is used up, and much else.
+        let unwritten = [Some(ffi::SQLITE_IOERR_WRITE), Some(ffi::SQLITE_IOERR_FSYNC)];
         let code = error.sqlite_error().map(|error| error.extended_code);
         let path = path.to_owned();
         match error.sqlite_error_code() {
             _ if full.contains(&code) => StoreError::Full { path },
+            _ if unwritten.contains(&code) && has_no_room(&path) => StoreError::Full { path },
             Some(ErrorCode::ReadOnly) => StoreError::ReadOnly { path },
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 StoreError::Damaged { path, detail: error.to_string() }
@@ -56,6 +64,21 @@ impl Fault {
             }
         }
     }
+}
+
+/// Whether nothing more can be written beside the store: SQLite does not say why a write failed.
+fn has_no_room(store: &Path) -> bool {
+    let path = store.with_extension("room");
+    let write = || {
+        let mut file = File::create(&path)?;
+        file.write_all(&vec![0; ROOM_LEN])?;
+        file.sync_all()
+    };
+    let written: io::Result<()> = write();
+    // It is written anew each time, should it stay.
+    drop(std::fs::remove_file(&path));
+    let is_full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    written.is_err_and(|error| is_full(error.kind()))
 }
 
 /// What a connection knows without asking. Numbers are never given a new meaning, and live tasks
@@ -146,4 +169,27 @@ pub(super) fn transaction<T>(
         }
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_failed_is_told_as_no_room_only_where_there_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("cloudai.db");
+        let told = |code| {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            Fault::from(error).named(&store, "store events")
+        };
+        let full = dir.path().join("cloudai.room");
+        for code in [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC] {
+            assert!(matches!(told(code), StoreError::Backend { .. }), "{code}");
+            std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+            assert!(matches!(told(code), StoreError::Full { .. }), "{code}");
+        }
+        std::os::unix::fs::symlink("/dev/full", &full).unwrap();
+        assert!(matches!(told(ffi::SQLITE_IOERR_READ), StoreError::Backend { .. }));
+    }
 }
