@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cloudai_model::{AttemptId, Cause, Session, TaskSpec, Timestamp};
 use cloudai_proto::convert::record::RecordStep;
@@ -29,6 +29,8 @@ use crate::logs;
 pub struct AttemptRecord {
     /// `None` keeps nothing.
     places: Option<Places>,
+    /// Held while a step is added: a slow disk may still be at one that nobody waits for any more.
+    adding: Arc<Mutex<()>>,
 }
 
 /// What of an attempt lies where.
@@ -76,11 +78,11 @@ pub(crate) enum Phase {
 impl AttemptRecord {
     /// A record that is not kept: nothing of the attempt survives the process.
     pub fn unkept() -> Self {
-        Self { places: None }
+        Self { places: None, adding: Arc::default() }
     }
 
     pub(crate) fn at(places: Places) -> Self {
-        Self { places: Some(places) }
+        Self { places: Some(places), adding: Arc::default() }
     }
 
     /// Before anything of it exists.
@@ -138,7 +140,12 @@ impl AttemptRecord {
         add: impl FnOnce(&Places) -> io::Result<()> + Send + 'static,
     ) -> io::Result<()> {
         let Some(places) = self.places.clone() else { return Ok(()) };
-        let added = tokio::task::spawn_blocking(move || add(&places)).await;
+        let adding = Arc::clone(&self.adding);
+        let added = tokio::task::spawn_blocking(move || {
+            let _adding = adding.lock().unwrap_or_else(PoisonError::into_inner);
+            add(&places)
+        })
+        .await;
         added.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 }
@@ -328,13 +335,38 @@ mod tests {
         let path = |attempt: &str| places(root.path(), attempt).record;
         let mut bytes = std::fs::read(path("task-1-a1")).unwrap();
         bytes[FRAME_HEADER_LEN + 3] ^= 1;
-        std::fs::write(path("task-1-a1"), bytes).unwrap();
+        std::fs::write(path("task-1-a1"), &bytes).unwrap();
         std::fs::rename(path("task-2-a1"), path("task-9-a1")).unwrap();
         std::fs::write(path("task-4-a1"), "").unwrap();
         std::fs::write(path("task-5-a1"), [0; 4096]).unwrap();
         assert_eq!(phases(root.path()), "task-3-a1 accepted");
         for attempt in ["task-1-a1", "task-9-a1", "task-4-a1", "task-5-a1"] {
             assert!(path(attempt).with_extension(DAMAGED_END).exists(), "{attempt}");
+        }
+        // As it was, for people to look at.
+        let aside = std::fs::read(path("task-1-a1").with_extension(DAMAGED_END)).unwrap();
+        assert_eq!(aside, bytes);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_step_with_a_whole_one_behind_it_is_not_cut_off() {
+        let root = tempfile::tempdir().unwrap();
+        let record = accept(root.path(), "task-1-a1").await;
+        let path = places(root.path(), "task-1-a1").record;
+        let accepted = std::fs::read(&path).unwrap().len();
+        record.created().await.unwrap();
+        let created = std::fs::read(&path).unwrap().len();
+        record.ended(&end(&[])).await.unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for at in accepted..created {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            record.ended(&end(&[])).await.unwrap_err();
+            assert_eq!(phases(root.path()), "", "damaged at {at}");
+            let aside = path.with_extension(DAMAGED_END);
+            assert_eq!(std::fs::read(&aside).unwrap(), bytes);
+            std::fs::remove_file(aside).unwrap();
         }
     }
 

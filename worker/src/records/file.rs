@@ -1,7 +1,7 @@
 //! The file of a record: steps, each framed by its length and its checksum. A process that is
 //! killed can leave one frame that is cut short; its step was then not acted upon, and the frame is
 //! cut off when it is read or written to. It must never take for damage what only cannot be read
-//! now. Read next: `records.rs`.
+//! now, and never cut off what was acted upon. Read next: `records.rs`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -40,7 +40,8 @@ pub(super) fn append(path: &Path, step: &RecordStep) -> io::Result<File> {
     let length = file.metadata()?.len();
     let mut bytes = Vec::new();
     Read::by_ref(&mut file).take(length).read_to_end(&mut bytes)?;
-    let (_, whole_len) = steps(&bytes).map_err(io::Error::other)?;
+    let (_, whole_len) = steps(&bytes)?;
+    check_rest(&bytes[whole_len..]).map_err(io::Error::other)?;
     if (whole_len as u64) < length {
         file.set_len(whole_len as u64)?;
     }
@@ -115,33 +116,46 @@ fn put_aside(path: &Path, why: &str, keep: bool) {
 fn read(path: &Path) -> Result<Kept, Unread> {
     let bytes = std::fs::read(path)?;
     let (steps, whole_len) = steps(&bytes)?;
+    check_rest(&bytes[whole_len..]).map_err(Unread::Damaged)?;
+    let kept = replay(steps).map_err(Unread::Damaged)?;
+    let is_its_name = path.file_name().is_some_and(|name| *name == *file_name(kept.attempt));
+    if !is_its_name {
+        return Err(Unread::Damaged(format!("it is a record of {}", kept.attempt)));
+    }
     if whole_len < bytes.len() {
         OpenOptions::new().write(true).open(path)?.set_len(whole_len as u64)?;
     }
-    let kept = replay(steps).map_err(Unread::Damaged)?;
-    let is_its_name = path.file_name().is_some_and(|name| *name == *file_name(kept.attempt));
-    if is_its_name {
-        Ok(kept)
-    } else {
-        Err(Unread::Damaged(format!("it is a record of {}", kept.attempt)))
+    Ok(kept)
+}
+
+/// What follows the whole steps is one that was cut short, unless there are whole ones behind it:
+/// those were acted upon.
+fn check_rest(rest: &[u8]) -> Result<(), String> {
+    match (1..rest.len()).find(|at| split_frame(&rest[*at..]).is_some()) {
+        Some(_) => Err("a step in its middle is not what was written".to_owned()),
+        None => Ok(()),
     }
 }
 
 /// The whole steps in front, and how many bytes they take.
 fn steps(bytes: &[u8]) -> io::Result<(Vec<RecordStep>, usize)> {
     let (mut steps, mut at) = (Vec::new(), 0);
-    while let Some((header, rest)) = bytes[at..].split_first_chunk::<FRAME_HEADER_LEN>() {
-        let [l0, l1, l2, l3, c0, c1, c2, c3] = *header;
-        let length = u32::from_le_bytes([l0, l1, l2, l3]) as usize;
-        let Some(step) = rest.get(..length) else { break };
-        // Zeros, as a power failure leaves them, have the checksum of nothing.
-        if step.is_empty() || crc32fast::hash(step) != u32::from_le_bytes([c0, c1, c2, c3]) {
-            break;
-        }
+    while let Some(step) = split_frame(&bytes[at..]) {
         steps.push(decode(step).map_err(|error| unknown(&error))?);
-        at += FRAME_HEADER_LEN + length;
+        at += FRAME_HEADER_LEN + step.len();
     }
     Ok((steps, at))
+}
+
+/// The step in the whole frame at the beginning.
+fn split_frame(bytes: &[u8]) -> Option<&[u8]> {
+    let (header, rest) = bytes.split_first_chunk::<FRAME_HEADER_LEN>()?;
+    let [l0, l1, l2, l3, c0, c1, c2, c3] = *header;
+    let step = rest.get(..u32::from_le_bytes([l0, l1, l2, l3]) as usize)?;
+    // Zeros, as a power failure leaves them, have the checksum of nothing.
+    let is_whole =
+        !step.is_empty() && crc32fast::hash(step) == u32::from_le_bytes([c0, c1, c2, c3]);
+    is_whole.then_some(step)
 }
 
 fn unknown(error: &ConvertError) -> io::Error {
