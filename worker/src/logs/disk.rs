@@ -55,6 +55,8 @@ pub(super) struct Disk {
     records: Vec<u8>,
     /// The note at the end that the disk has yet to take.
     last_note: Vec<u8>,
+    /// Why what an earlier process left cannot be read.
+    unread: Option<io::Error>,
 }
 
 impl Disk {
@@ -70,6 +72,7 @@ impl Disk {
             input: (LogStream::Gap, Timestamp(0), Vec::new()),
             records: Vec::new(),
             last_note: Vec::new(),
+            unread: None,
         }
     }
 
@@ -82,6 +85,7 @@ impl Disk {
             Err(error) => {
                 let path = disk.path.display();
                 tracing::warn!("The log {path} begins anew: it cannot be read: {error}");
+                disk.unread = Some(error);
             }
         }
         disk.extent.send_modify(|extent| extent.found = Found::Bytes(extent.length()));
@@ -219,6 +223,11 @@ impl Disk {
     fn show(&mut self) {
         let refused = std::mem::take(&mut self.refused);
         self.records.clear();
+        // What came meanwhile came from the engine's record, and stands for it.
+        if let (Some(error), None) = (&self.unread, &self.head) {
+            let words = format!("what an earlier process kept of the log cannot be read: {error}");
+            encode(LogStream::Gap, clock::wall(), words.as_bytes(), &mut self.records);
+        }
         self.note_refused(refused, clock::wall());
         self.last_note = std::mem::take(&mut self.records);
         let mut rest = Vec::new();

@@ -247,6 +247,17 @@ async fn a_log_that_cannot_be_read_begins_anew() {
 }
 
 #[tokio::test]
+async fn a_log_that_cannot_be_read_and_gets_nothing_more_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("log");
+    std::fs::create_dir(&path).unwrap();
+    let (mut writer, spool, _) = reopened(path, SMALL).await;
+    writer.finish().await.unwrap_err();
+    let all = text(&spool).await;
+    assert!(all.starts_with("Gap what an earlier process kept of the log cannot be read"), "{all}");
+}
+
+#[tokio::test]
 async fn whoever_needs_a_log_waits_until_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("log");
