@@ -15,19 +15,28 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, Streaming};
 
 use crate::logs::{LogLength, LogSpool};
-use crate::uplink::{Client, Tries};
+use crate::uplink::{Client, Tries, find_exhausted};
 
 /// Longest piece in bytes.
 const PART_BYTES_MAX: usize = 512 << 10;
 
 /// Why a push stopped before its log was whole on the master.
 enum Broken {
-    /// The connection or the master; another try may do.
+    /// The connection, the master, or too many open files; another try may do.
     Call(Status),
     /// This worker's disk.
     Read(io::Error),
     /// The master has more than this worker had.
     Behind(Behind),
+}
+
+impl From<io::Error> for Broken {
+    fn from(error: io::Error) -> Self {
+        match find_exhausted(&error) {
+            Some(passes) => Self::Call(passes),
+            None => Self::Read(error),
+        }
+    }
 }
 
 /// How much the master has, and how much this worker had when it had that.
@@ -123,11 +132,8 @@ async fn push_stream(
         }
         // A part without data asks how much the master has. It may be less than it said in a call
         // that broke: only the end of a call makes a log safe.
-        let data = if is_unasked {
-            Vec::new()
-        } else {
-            reader.read(offset, PART_BYTES_MAX).await.map_err(Broken::Read)?
-        };
+        let data =
+            if is_unasked { Vec::new() } else { reader.read(offset, PART_BYTES_MAX).await? };
         let session = session.load(Ordering::Relaxed);
         let part = LogPart { attempt: attempt.to_string(), session, offset, data };
         let gone = |_| Broken::Call(Status::unavailable("the master ended the call"));

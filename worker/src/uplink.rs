@@ -3,10 +3,12 @@
 //! `push.rs` and `upload.rs`, which make the calls.
 
 use std::error::Error;
+use std::io;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use cloudai_proto::cluster::master_worker_client::MasterWorkerClient;
+use rustix::io::Errno;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
@@ -122,6 +124,14 @@ impl Tries {
     }
 }
 
+/// For a file that cannot be opened because too many are open: that passes, as when all that ended
+/// while the master was away is delivered at once. `None` for any other error.
+pub(crate) fn find_exhausted(error: &io::Error) -> Option<Status> {
+    let code = Errno::from_io_error(error)?;
+    let passes = matches!(code, Errno::MFILE | Errno::NFILE);
+    passes.then(|| Status::unavailable(format!("this worker cannot open a file: {error}")))
+}
+
 /// A failed call in words: its status, or what is below it when the connection failed.
 pub(crate) fn words(status: &Status) -> String {
     let message = status.message();
@@ -179,6 +189,15 @@ mod tests {
             assert!(tries.again(&unknown).await);
         }
         assert!(!Tries::new().again(&unknown).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn too_many_open_files_are_waited_for_and_a_missing_one_is_not() {
+        let mut tries = Tries::of_session();
+        for code in [Errno::MFILE, Errno::NFILE].repeat(100) {
+            assert!(tries.again(&find_exhausted(&code.into()).unwrap()).await);
+        }
+        assert!(find_exhausted(&Errno::NOENT.into()).is_none());
     }
 
     #[test]

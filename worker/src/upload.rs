@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::clock;
-use crate::uplink::{Client, Tries};
+use crate::uplink::{Client, Tries, find_exhausted};
 
 /// Longest piece in bytes.
 const CHUNK_BYTES_MAX: usize = 1 << 20;
@@ -61,6 +61,11 @@ pub(crate) async fn upload(
             client.upload_task_files(ReceiverStream::new(receiver)),
         );
         if let Err(error) = read {
+            if let Some(passes) = find_exhausted(&error)
+                && tries.again(&passes).await
+            {
+                continue;
+            }
             return Err(format!("cannot read the files of {}: {error}", upload.attempt));
         }
         match answer.map(tonic::Response::into_inner) {
