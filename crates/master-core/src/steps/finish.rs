@@ -116,12 +116,11 @@ fn judge(
     speak(core, now, &worker, attempt, verdict, words.trim_end_matches(": "), batch);
 }
 
-/// Whether an attempt can have run for as short as wall clocks say, which may go back meanwhile. No
-/// container takes no time at all: nothing is left of a span that was negative.
+/// Whether an attempt can have run for as short as wall clocks say, which may go back meanwhile.
 fn is_believed(core: &Core, now: Now, worker: &WorkerId, attempt: AttemptId, ran_ms: u64) -> bool {
     let heard = core.liveness.get(worker).and_then(|known| known.heard_running.get(&attempt));
     let heard_ms = heard.map_or(0, |since| now.mono.ms_since(*since));
-    ran_ms > 0 && heard_ms <= ran_ms + bounds::QUICK_EXIT_DOUBT_MS
+    heard_ms <= ran_ms + bounds::QUICK_EXIT_DOUBT_MS
 }
 
 /// An attempt says something of its worker.
