@@ -33,5 +33,5 @@ mod worker;
 mod world;
 
 pub use plant::Plant;
-pub use run::{Failure, Sum, check_seed, run_many};
+pub use run::{Failure, Sum, check_seed, find_planted, run_many};
 pub use shrink::shrink;

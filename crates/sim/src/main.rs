@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use cloudai_sim::{Plant, run_many, shrink};
+use cloudai_sim::{Plant, find_planted, run_many, shrink};
 
 struct Wish {
     seed: Option<u64>,
@@ -65,7 +65,7 @@ fn main() -> ExitCode {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
     let seed = wish.seed.unwrap_or(clock * 1_000_000);
     println!("seed {seed}");
-    let succeeds = if wish.planted { find_planted(seed, &wish) } else { simulate(seed, &wish) };
+    let succeeds = if wish.planted { find_all_planted(seed, &wish) } else { simulate(seed, &wish) };
     if succeeds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -95,13 +95,13 @@ fn simulate(seed: u64, wish: &Wish) -> bool {
 }
 
 /// Plants one bug after the other; false when one of them is not found within the seeds.
-fn find_planted(seed: u64, wish: &Wish) -> bool {
+fn find_all_planted(seed: u64, wish: &Wish) -> bool {
     let mut all = true;
     for plant in Plant::ALL {
-        let sum = run_many(seed, wish.runs, wish.threads, Some(plant));
-        all &= sum.failure.is_some();
-        let words = sum.failure.map_or_else(
-            || format!("NOT FOUND within {} seeds", wish.runs),
+        let found = find_planted(plant, seed, wish.runs, wish.threads);
+        all &= found.is_ok();
+        let words = found.map_or_else(
+            |why| why,
             |failure| {
                 let count = failure.seed.wrapping_sub(seed) + 1;
                 format!("found by seed {count}: {}", failure.why)

@@ -461,18 +461,13 @@ impl World {
         let now = self.master_now();
         let sampled = self.master.disk.is_in_memory() || self.master.random.u8(0..8) == 0;
         let Some(process) = self.master.process.as_ref() else { return };
+        let mut stored = || state::check_store(&process.core, &mut self.master.disk, now);
+        let judged = if sampled { stored() } else { Ok(()) };
         // Nothing is placed while the store has no room.
         let has_room = process.full_until.is_none();
         let Oracle { waits, reference, .. } = &self.oracle;
-        let checked = || waits.check(&process.core, reference, self.queue.now_ms());
-        let judged = if has_room { checked() } else { Ok(()) };
-        let judged = judged.and_then(|()| {
-            if sampled {
-                state::check_store(&process.core, &mut self.master.disk, now)
-            } else {
-                Ok(())
-            }
-        });
+        let waits = || waits.check(&process.core, reference, self.queue.now_ms());
+        let judged = judged.and_then(|()| if has_room { waits() } else { Ok(()) });
         if let Err(why) = judged {
             self.fail(why);
         }

@@ -43,6 +43,15 @@ pub(crate) struct Ended {
     pub(crate) history: Vec<String>,
 }
 
+/// The scenario of a seed. For a planted bug, what it needs happens more often.
+pub(crate) fn scenario_of(seed: u64, plant: Option<Plant>) -> Scenario {
+    let mut scenario = Scenario::generate(seed);
+    if let Some(plant) = plant {
+        plant.favour(&mut scenario);
+    }
+    scenario
+}
+
 /// Runs a scenario. A panic of a core is a failure like any other.
 pub(crate) fn play(scenario: Scenario, plant: Option<Plant>, keeps_lines: bool) -> Ended {
     let mut world = World::new(scenario, plant, keeps_lines);
@@ -59,7 +68,7 @@ pub(crate) fn play(scenario: Scenario, plant: Option<Plant>, keeps_lines: bool) 
 
 /// Runs one seed; the error tells what must not be, with the history.
 pub fn check_seed(seed: u64, plant: Option<Plant>) -> Result<(), Failure> {
-    let ended = play(Scenario::generate(seed), plant, true);
+    let ended = play(scenario_of(seed, plant), plant, true);
     match ended.why {
         None => Ok(()),
         Some(why) => Err(Failure { seed, why, history: ended.history }),
@@ -79,7 +88,8 @@ pub fn run_many(first: u64, count: u64, threads: usize, plant: Option<Plant>) ->
                 return;
             }
             let seed = first.wrapping_add(number);
-            let ended = play_seed(seed, plant, number.is_multiple_of(TWICE_EVERY));
+            let twice = plant == Some(Plant::Chance) || number.is_multiple_of(TWICE_EVERY);
+            let ended = play_seed(seed, plant, twice);
             let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
             sum.runs += 1;
             sum.report.add(&ended.report);
@@ -100,10 +110,36 @@ pub fn run_many(first: u64, count: u64, threads: usize, plant: Option<Plant>) ->
     sum.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Looks for a planted bug within `count` seeds. It is found only when what breaks is what this bug
+/// breaks, and nothing breaks in the same world without it; the error says in words why it is not.
+pub fn find_planted(
+    plant: Plant,
+    first: u64,
+    count: u64,
+    threads: usize,
+) -> Result<Failure, String> {
+    let failure = run_many(first, count, threads, Some(plant)).failure;
+    let failure = failure.ok_or_else(|| format!("NOT FOUND within {count} seeds"))?;
+    let Failure { seed, why, .. } = &failure;
+    if !plant.invariants().contains(&invariant_of(why)) {
+        return Err(format!("seed {seed} breaks what this bug does not: {why}"));
+    }
+    let healthy = play(scenario_of(*seed, Some(plant)), None, false);
+    match healthy.why {
+        None => Ok(failure),
+        Some(why) => Err(format!("seed {seed} fails without it as well: {why}")),
+    }
+}
+
+/// What stands before the colon names the invariant; what stands behind it, this breach of it.
+pub(crate) fn invariant_of(why: &str) -> &str {
+    why.split(':').next().unwrap_or_default()
+}
+
 fn play_seed(seed: u64, plant: Option<Plant>, twice: bool) -> Ended {
-    let mut ended = play(Scenario::generate(seed), plant, false);
+    let mut ended = play(scenario_of(seed, plant), plant, false);
     if twice && ended.why.is_none() {
-        let again = play(Scenario::generate(seed), plant, false);
+        let again = play(scenario_of(seed, plant), plant, false);
         if again.hash != ended.hash {
             ended.why = Some("the same seed gives the same history: it gave two".to_owned());
         }

@@ -5,7 +5,7 @@ use cloudai_model::JobShape;
 
 use crate::faults::{Class, Fault};
 use crate::plant::Plant;
-use crate::run::{Ended, Failure, play};
+use crate::run::{Ended, Failure, invariant_of, play, scenario_of};
 use crate::scenario::{JobPlan, Rates, Scenario};
 
 /// Most runs that are spent on one failure.
@@ -22,9 +22,9 @@ struct Search {
 
 /// The shortest history of a seed's failure that can be found; `None` when it does not fail.
 pub fn shrink(seed: u64, plant: Option<Plant>) -> Option<Failure> {
-    let scenario = Scenario::generate(seed);
+    let scenario = scenario_of(seed, plant);
     let why = play(scenario.clone(), plant, false).why?;
-    let (invariant, tries_left) = (invariant_of(&why), TRIES_MAX);
+    let (invariant, tries_left) = (invariant_of(&why).to_owned(), TRIES_MAX);
     let mut search = Search { best: scenario, plant, invariant, tries_left };
     loop {
         let before = search.weight();
@@ -40,11 +40,6 @@ pub fn shrink(seed: u64, plant: Option<Plant>) -> Option<Failure> {
     }
     let Ended { why, history, .. } = play(search.best, plant, true);
     Some(Failure { seed, why: why?, history })
-}
-
-/// What stands before the colon names the invariant; what stands behind it, this breach of it.
-fn invariant_of(why: &str) -> String {
-    why.split(':').next().unwrap_or_default().to_owned()
 }
 
 impl Search {
