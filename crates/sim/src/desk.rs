@@ -16,7 +16,7 @@ use crate::client::{CallId, is_about};
 use crate::master::{Asker, Message, Waiters};
 use crate::net::{Down, Orders, Refusal, StreamId, Up};
 use crate::plant::Plant;
-use crate::world::World;
+use crate::world::{Happening, World};
 
 /// What leaves the master, in one piece.
 #[derive(Debug)]
@@ -200,10 +200,23 @@ impl World {
         }
         self.judge_orders(worker, &orders);
         let Some(process) = self.master.process.as_mut() else { return };
-        if self.net.stream(stream).is_open_at_master {
-            self.send_down(stream, Down::Orders(orders));
-        } else {
+        if !self.net.stream(stream).is_open_at_master {
             process.links.remove(worker);
+            return;
+        }
+        if !orders.is_acknowledgement() && self.draw_doubled() {
+            let (ms, orders) = (self.draw_again_ms(), orders.clone());
+            let again =
+                Happening::OrdersAgain { stream, orders: Orders { acknowledged: 0, ..orders } };
+            self.queue.after(ms, again);
+        }
+        self.send_down(stream, Down::Orders(orders));
+    }
+
+    /// An effect that was carried out once is carried out once more.
+    pub(crate) fn on_orders_again(&mut self, stream: StreamId, orders: Orders) {
+        if self.is_linked(stream) && self.net.stream(stream).is_open_at_master {
+            self.send_down(stream, Down::Orders(orders));
         }
     }
 

@@ -259,6 +259,7 @@ classes! {
     HelloLate = "hello given up, and late",
     CallLost = "call or answer lost",
     CallDoubled = "call doubled",
+    EffectDoubled = "order or end doubled",
     EngineHangs = "engine hung",
     EngineLoses = "container removed by hand",
     EngineFails = "engine refused",

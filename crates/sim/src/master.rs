@@ -463,11 +463,13 @@ impl World {
         let Some(process) = self.master.process.as_ref() else { return };
         let mut stored = || state::check_store(&process.core, &mut self.master.disk, now);
         let judged = if sampled { stored() } else { Ok(()) };
-        // Nothing is placed while the store has no room.
-        let has_room = process.full_until.is_none();
+        // Nothing is placed while the store has no room. Where the next turn begins at once, what
+        // waits is looked at after that.
+        let plans_again = process.core.next_deadline().is_some_and(|at| at <= now.mono);
+        let is_settled = process.full_until.is_none() && !plans_again;
         let Oracle { waits, reference, .. } = &self.oracle;
         let waits = || waits.check(&process.core, reference, self.queue.now_ms());
-        let judged = judged.and_then(|()| if has_room { waits() } else { Ok(()) });
+        let judged = judged.and_then(|()| if is_settled { waits() } else { Ok(()) });
         if let Err(why) = judged {
             self.fail(why);
         }

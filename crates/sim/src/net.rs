@@ -17,6 +17,8 @@ use crate::world::{Happening, World};
 /// How long a worker waits for signs of life of a quiet connection, in milliseconds: at least and
 /// at most.
 const KEEP_ALIVE_MS: std::ops::RangeInclusive<u64> = 5_000..=10_000;
+/// How much later an order comes once more, in milliseconds: as with the next full report but one.
+const AGAIN_MS_MAX: u64 = 10_000;
 /// How long a master waits for a message of a session, in milliseconds.
 const SILENCE_MS_MAX: u64 = 30_000;
 
@@ -63,12 +65,19 @@ pub(crate) enum Refusal {
 }
 
 /// What one turn of the master has for one worker.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Orders {
     pub(crate) acknowledged: u64,
     pub(crate) assign: Vec<(AttemptId, Arc<TaskSpec>)>,
     pub(crate) stop: Vec<(AttemptId, StopReason)>,
     pub(crate) forget: Vec<AttemptId>,
+}
+
+impl Orders {
+    /// Whether there is nothing to do.
+    pub(crate) const fn is_acknowledgement(&self) -> bool {
+        self.assign.is_empty() && self.stop.is_empty() && self.forget.is_empty()
+    }
 }
 
 /// A connection. Each end has its own view of whether it stands.
@@ -323,6 +332,20 @@ impl World {
             return;
         }
         self.close_at_master(id);
+    }
+
+    /// Whether an order, or the end of an attempt, is sent once more.
+    pub(crate) fn draw_doubled(&mut self) -> bool {
+        let doubles = self.net.random.u8(0..100) < self.rates.effect_double_percent;
+        if doubles {
+            self.report.count(Class::EffectDoubled);
+        }
+        doubles
+    }
+
+    /// When that is, in milliseconds from now.
+    pub(crate) fn draw_again_ms(&mut self) -> u64 {
+        self.net.random.u64(0..=AGAIN_MS_MAX)
     }
 
     /// How often a single call arrives: 0, 1 or 2 times.

@@ -7,6 +7,7 @@ use crate::scenario::{CancelPlan, Scenario};
 const ACKNOWLEDGED_CANCEL: &str = "an acknowledged cancel is stored";
 const ACKNOWLEDGED_SUBMIT: &str = "an acknowledged submit exists";
 const EVERYTHING_ENDS: &str = "when the world has healed everything ends";
+const FITS: &str = "what runs on a machine fits into it";
 const FORGOTTEN_STORED: &str = "an end is forgotten only when it is stored";
 const HAS_A_REASON: &str = "every waiting task has a reason";
 const LEASE_COVERS: &str = "a worker stops what its lease does not cover";
@@ -138,7 +139,7 @@ impl Plant {
                 FORGOTTEN_STORED,
                 "durable before visible",
             ],
-            Self::NoFence => &[OUTCOME],
+            Self::NoFence => &[OUTCOME, FITS],
             Self::LostWakeUp => &["a task that a worker has room for is placed"],
             Self::HealthKept => &[TRUE_REASON],
             Self::LeaseIgnored | Self::LeaseFromAnswer => &[LEASE_COVERS, ONE_LEASE],
@@ -148,9 +149,11 @@ impl Plant {
             Self::LostCommit => &[LIVE_STATE],
             // A store of files is not looked at after every commit.
             Self::FullIgnored => &[LIVE_STATE, HAS_A_REASON, TRUE_REASON],
-            Self::RequestForgotten => &["one request id is one job", EVERYTHING_ENDS],
+            Self::RequestForgotten => {
+                &["one request id is one job", "what is stored exists for ever", EVERYTHING_ENDS]
+            }
             Self::CancelDropped => &[ACKNOWLEDGED_CANCEL],
-            Self::RoomTooSoon => &["what runs on a machine fits into it"],
+            Self::RoomTooSoon => &[FITS],
             Self::CancelTooMany => &["only what a client does not want is cancelled"],
             Self::CancelRefused => &["a cancel of what has not ended is taken"],
             Self::LateHello | Self::DeadHello => &[ONE_LEASE],

@@ -82,6 +82,8 @@ pub(crate) struct Rates {
     pub(crate) late_hello_percent: u8,
     /// Calls of a hundred that arrive twice.
     pub(crate) double_percent: u8,
+    /// Orders, and reports with the end of an attempt, of a hundred that come once more.
+    pub(crate) effect_double_percent: u8,
     /// Creates and starts of a hundred that the engine refuses.
     pub(crate) engine_fail_percent: u8,
     /// The longest commit, in milliseconds.
@@ -235,6 +237,7 @@ fn choose_rates(random: &mut Rng, on: &[Class]) -> Rates {
     };
     let loss_percent = if_on(Class::CallLost, 40);
     let double_percent = if_on(Class::CallDoubled, 40);
+    let effect_double_percent = if_on(Class::EffectDoubled, 40);
     let late_hello_percent = if_on(Class::HelloLate, 40);
     let engine_fail_percent = if_on(Class::EngineFails, 30);
     let slow = on.contains(&Class::SlowDisk);
@@ -242,6 +245,7 @@ fn choose_rates(random: &mut Rng, on: &[Class]) -> Rates {
         delay_ms_max: *random.choice(&[1, 20, 200, 2_000]).expect("not empty"),
         loss_percent,
         double_percent,
+        effect_double_percent,
         late_hello_percent,
         engine_fail_percent,
         commit_ms_max: if slow { random.u64(50..=4_000) } else { random.u64(0..=3) },
@@ -295,6 +299,7 @@ fn choose_fault(random: &mut Rng, class: Class, pace: Pace, workers: usize) -> O
         | Class::HelloLate
         | Class::CallLost
         | Class::CallDoubled
+        | Class::EffectDoubled
         | Class::EngineFails
         | Class::ClockDrift => None,
     }

@@ -76,9 +76,10 @@ impl Search {
     }
 
     fn calm_rates(&mut self) {
-        let calms: [fn(&mut Rates); 6] = [
+        let calms: [fn(&mut Rates); 7] = [
             |rates| rates.loss_percent = 0,
             |rates| rates.double_percent = 0,
+            |rates| rates.effect_double_percent = 0,
             |rates| rates.late_hello_percent = 0,
             |rates| rates.engine_fail_percent = 0,
             |rates| rates.commit_ms_max = 0,

@@ -353,9 +353,15 @@ impl World {
         let Connection::Open(stream) = process.connection else { return };
         let full = std::mem::take(&mut process.full_due);
         let outgoing = process.ledger.take_report(it.plan.clock.mono(now_ms), full);
-        let changes = process.notes.drain(..).chain(outgoing.changes).collect();
+        let changes: Vec<_> = process.notes.drain(..).chain(outgoing.changes).collect();
         let (sequence, full) = (outgoing.sequence, outgoing.full);
         self.oracle.leases.sent(worker, sequence, now_ms);
+        let is_end = |change: &&AttemptReport| matches!(change.what, ReportWhat::Ended { .. });
+        let ends: Vec<AttemptReport> = changes.iter().filter(is_end).cloned().collect();
+        if !ends.is_empty() && self.draw_doubled() {
+            let process = self.workers[worker].process.as_mut();
+            process.into_iter().for_each(|process| process.notes.extend(ends.iter().cloned()));
+        }
         self.send_up(stream, Up::Report { sequence, changes, full, degraded });
     }
 

@@ -16,7 +16,7 @@ use crate::engine::{Engine, EngineCall};
 use crate::faults::{Class, Fault, FaultWhat};
 use crate::history::History;
 use crate::master::Master;
-use crate::net::{Net, StreamId};
+use crate::net::{Net, Orders, StreamId};
 use crate::oracle::Oracle;
 use crate::oracle::reference::{Place, Reference};
 use crate::plant::Plant;
@@ -59,6 +59,7 @@ pub(crate) enum Happening {
     EngineSweeps { worker: usize, attempt: AttemptId },
     CutEnds { worker: usize },
     StoreHasRoom,
+    OrdersAgain { stream: StreamId, orders: Orders },
     Submits { plan: usize },
     Cancels { target: CancelTarget },
     CallArrives { call: CallId },
@@ -163,6 +164,7 @@ impl World {
             | Happening::MasterReleases { .. }
             | Happening::MasterHears { .. }
             | Happening::MasterListens { .. }
+            | Happening::OrdersAgain { .. }
             | Happening::CallArrives { .. } => self.stash_of_master(what),
             Happening::Worker { worker, .. } => self.stash_of_worker(*worker, what),
             Happening::WorkerHears { stream } | Happening::WorkerListens { stream } => {
@@ -196,6 +198,7 @@ impl World {
             }
             Happening::EngineSweeps { worker, attempt } => self.sweep(worker, attempt),
             Happening::CutEnds { worker } => self.on_cut_ends(worker),
+            Happening::OrdersAgain { stream, orders } => self.on_orders_again(stream, orders),
             Happening::StoreHasRoom => self.on_store_has_room(),
             Happening::Submits { plan } => self.call(Ask::Submit(plan)),
             Happening::Cancels { target } => self.call(Ask::Cancel(target)),
