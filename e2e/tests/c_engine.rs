@@ -549,14 +549,15 @@ fn c9_a_start_that_an_earlier_process_asked_for_and_comes_late_is_the_only_one()
 #[test]
 fn c11_what_may_run_is_not_reported_as_ended_while_it_cannot_be_removed() {
     let rig = Rig::start();
-    // Both are told before the first task is there: its number is known.
-    rig.engine.always(Call::Start, "task-1-a1", Fault::HangAfter);
+    // All are told before the first task is there: its number is known. The worker hears nothing of
+    // the start, and then that there is no such container.
+    rig.engine.always(Call::Start, "task-1-a1", Fault::Lose);
+    rig.engine.always(Call::Inspect, "task-1-a1", Fault::Refuse(404));
     rig.engine.always(Call::Remove, "task-1-a1", Fault::Refuse(500));
-    rig.engine.always(Call::Inspect, "task-1-a1", Fault::Close);
     let task = rig.submit("hold");
     rig.engine.wait_running(&first(&task));
+    rig.engine.wait_journal("a second try", |j| j.count(Call::Remove, "task-1-a1") > 1);
     rig.cluster.ok(&["cancel", &task]);
-    rig.engine.wait_journal("the start is asked for", |j| j.count(Call::Start, "task-1-a1") > 0);
     assert!(rig.cluster.task(&task)["outcome"].is_null());
     assert_eq!(rig.cluster.worker_view(WORKER)["allocated"]["cpus"], 1.0);
     rig.engine.heal();
@@ -601,23 +602,24 @@ fn c9_an_engine_that_fails_at_random_loses_and_doubles_nothing() {
     let tasks: Vec<_> = (0..TASKS).map(|number| (rig.submit(&program(number)), number)).collect();
     rig.engine.wait_journal("faults", |journal| journal.faults() >= 15);
     rig.engine.heal();
-    for (task, number) in &tasks {
-        check_outcome(&rig, task, *number);
-    }
+    let ends = tasks.iter().filter(|(task, number)| check_outcome(&rig, task, *number)).count();
+    // One call in ten fails, and an attempt is tried many times.
+    assert!(ends as u64 > TASKS / 2, "only {ends} of {TASKS} ended by themselves");
     rig.wait_well();
     rig.check_clean();
 }
 
-/// The outcome is that of the last attempt's container, or the engine's fault by name.
+/// The outcome is that of the last attempt's container, or the engine's fault by name; says whether
+/// it is the first.
 #[track_caller]
-fn check_outcome(rig: &Rig, task: &str, number: u64) {
+fn check_outcome(rig: &Rig, task: &str, number: u64) -> bool {
     let detail = rig.cluster.wait_end(task);
     let what = format!("{detail:#}");
     let causes = causes(&detail);
     let (last, earlier) = causes.split_last().unwrap();
     assert!(earlier.iter().all(|cause| *cause == "infra"), "{what}");
     if *last == "infra" {
-        return;
+        return false;
     }
     let code = exit_code(number);
     assert_eq!(detail["outcome"], json!({"cause": "exit", "exit_code": code}), "{what}");
@@ -626,4 +628,5 @@ fn check_outcome(rig: &Rig, task: &str, number: u64) {
     assert_eq!(really, Some(code), "{what}");
     let log = rig.cluster.log_of(task, causes.len() as u64, "stderr");
     assert_eq!(log, "end\n", "{what}");
+    true
 }

@@ -1,8 +1,9 @@
 //! Peers that claim, flood or only sit there: a clear error, no panic, and others are served.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use cloudai_e2e::Cluster;
 use cloudai_proto::agent::master_agent_client::MasterAgentClient;
@@ -15,13 +16,19 @@ const FIVE_MB: usize = 5_000_000;
 /// More than a process may have open needs `ulimit -n`.
 const CONNECTIONS: usize = 10_000;
 
+/// How long the master may keep a connection that says nothing more.
+const HEAR_PATIENCE: Duration = Duration::from_mins(2);
+
 /// What a peer hears that sends this and then no more.
 fn hear(address: &str, said: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(HEAR_PATIENCE)).unwrap();
     // The master may hang up before it has read everything.
     drop(stream.write_all(said));
     let mut heard = Vec::new();
-    drop(stream.read_to_end(&mut heard));
+    let ended = stream.read_to_end(&mut heard);
+    let is_open = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+    assert!(!ended.as_ref().is_err_and(is_open), "the master keeps the connection open");
     heard
 }
 

@@ -162,9 +162,7 @@ impl<'a> Waiter<'a> {
 
     pub(super) async fn wait(self) -> Waited {
         let Self { docker, id, limits, record, ran, begun, stop } = self;
-        let timeout = limits.timeout_ms.map(Duration::from_millis);
-        let timeout = timeout.map(|timeout| timeout.saturating_sub(ran));
-        let timeout_at = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let timeout_at = time_left(limits, ran).and_then(|left| Instant::now().checked_add(left));
         let mut exit = std::pin::pin!(until_exit(docker, id));
         let begun_at = begun.as_ref().map(|begun| begun.begun_at);
         let mut stopping = begun.map_or(Stopping::Not, |begun| Stopping::resume(begun, limits));
@@ -308,6 +306,11 @@ impl Stopping {
     }
 }
 
+/// What is left of the time-out of a container that ran for so long.
+fn time_left(limits: Limits, ran: Duration) -> Option<Duration> {
+    limits.timeout_ms.map(|timeout_ms| Duration::from_millis(timeout_ms).saturating_sub(ran))
+}
+
 async fn at(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -438,6 +441,16 @@ mod tests {
         assert!(futures_util::poll!(&mut hurried).is_pending());
         sender.send_replace(Some(StopRequest { grace_ms: 4, ..request }));
         assert_eq!(hurried.await.grace_ms, 4);
+    }
+
+    #[test]
+    fn a_time_out_counts_what_the_container_ran_already() {
+        let limits = |timeout_ms| Limits { timeout_ms, ..Limits::default() };
+        let left = |ran_s| time_left(limits(Some(3_000)), Duration::from_secs(ran_s));
+        assert_eq!(left(0), Some(Duration::from_secs(3)));
+        assert_eq!(left(2), Some(Duration::from_secs(1)));
+        assert_eq!(left(600), Some(Duration::ZERO));
+        assert_eq!(time_left(limits(None), Duration::from_secs(600)), None);
     }
 
     #[tokio::test]
