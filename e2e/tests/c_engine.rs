@@ -383,6 +383,25 @@ fn c9_each_call_that_fails_once_costs_at_most_an_attempt() {
     rig.wait_well();
 }
 
+#[test]
+fn c9_a_log_goes_on_live_after_the_engine_was_away() {
+    let mut rig = Rig::start();
+    let task = rig.submit("say one hold say two sleep 60000");
+    let said = |rig: &Rig, text: &str| {
+        until(text, || (rig.cluster.log_of(&task, 1, "stdout") == text).then_some(()));
+    };
+    said(&rig, "one\n");
+    rig.engine.stop(Containers::RunOn);
+    rig.wait_degraded();
+    rig.engine.serve();
+    rig.engine.release(&task);
+    said(&rig, "one\ntwo\n");
+    rig.cluster.ok(&["cancel", &task]);
+    assert_eq!(rig.cluster.wait_end(&task)["status"], "cancelled");
+    assert_eq!(rig.cluster.ok(&["logs", &task]), "one\ntwo");
+    rig.check_clean();
+}
+
 /// The log of a container that a restarted worker takes up is whole, and nothing is in it twice,
 /// though the engine refuses its record at first: while the container runs, or at its end.
 #[test]

@@ -151,7 +151,7 @@ impl Life {
             ended.cancel();
             end
         };
-        let copying = self.log.copy(frames, &ended);
+        let copying = self.log.copy(&self.shared.docker, id, frames, &ended);
         failpoint!("worker.wait.begun");
         let (end, ()) = tokio::join!(waiting, copying);
         failpoint!("worker.wait.ended");

@@ -88,11 +88,26 @@ impl LogCopy {
         }
     }
 
-    /// Copies until the connection ends; after `ended` it may not stay silent for long.
-    pub(super) async fn copy(&mut self, mut frames: Frames, ended: &CancellationToken) {
+    /// Copies until the container has ended; after `ended` the connection may not stay silent for
+    /// long. One that breaks before, as when the engine is restarted, is followed by the record.
+    pub(super) async fn copy(
+        &mut self,
+        docker: &Docker,
+        id: &str,
+        mut frames: Frames,
+        ended: &CancellationToken,
+    ) {
         self.open().await;
         self.copy_frames(&mut frames, ended).await;
         self.flush().await;
+        drop(frames);
+        let pause = tokio::time::sleep(FOLLOW_PAUSE);
+        if ended.run_until_cancelled(pause).await.is_some() {
+            let broken = self.broken.take();
+            self.follow_on(docker, id, ended).await;
+            // Whatever was followed, the end is compared with the record.
+            self.broken = Some(broken.unwrap_or_else(|| "ended before the container did".into()));
+        }
     }
 
     /// Waits until it is known how much the log was given by an earlier process.
@@ -144,13 +159,24 @@ impl LogCopy {
     /// is followed from its beginning, and what the log has is passed over.
     pub(super) async fn follow(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
         self.open().await;
+        self.follow_on(docker, id, ended).await;
+    }
+
+    async fn follow_on(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
+        let mut marked_at = None;
         // What is not read before the end, `complete` reads.
         while let Some(measured) =
             ended.run_until_cancelled(measure(docker, id, self.stored_bytes)).await
         {
             match measured {
                 Ok(record) if record.is_whole => self.follow_from(docker, id, WHOLE, ended).await,
-                Ok(_) => return self.follow_live(docker, id, ended).await,
+                // Its beginning is gone, and with it the place where the log ends.
+                Ok(_) => {
+                    if marked_at.replace(self.taken) != Some(self.taken) {
+                        self.mark_gap("more was said meanwhile than the engine keeps").await;
+                    }
+                    self.follow_from(docker, id, NOTHING, ended).await;
+                }
                 // Nothing can be read from the right place yet.
                 Err(why) => tracing::debug!("The record of {id} cannot be read yet: {why}"),
             }
@@ -170,12 +196,6 @@ impl LogCopy {
         let mut frames = follow(docker, id, tail);
         self.copy_frames(&mut frames, ended).await;
         self.flush().await;
-    }
-
-    /// The beginning of the record is gone, and with it the place where the log ends.
-    async fn follow_live(&mut self, docker: &Docker, id: &str, ended: &CancellationToken) {
-        self.mark_gap("more was said while the worker was away than the engine keeps").await;
-        self.follow_from(docker, id, NOTHING, ended).await;
     }
 
     async fn mark_gap(&mut self, why: &str) {
