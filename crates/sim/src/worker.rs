@@ -358,9 +358,11 @@ impl World {
         self.oracle.leases.sent(worker, sequence, now_ms);
         let is_end = |change: &&AttemptReport| matches!(change.what, ReportWhat::Ended { .. });
         let ends: Vec<AttemptReport> = changes.iter().filter(is_end).cloned().collect();
-        if !ends.is_empty() && self.draw_doubled() {
-            let process = self.workers[worker].process.as_mut();
-            process.into_iter().for_each(|process| process.notes.extend(ends.iter().cloned()));
+        if !ends.is_empty()
+            && self.draw_doubled()
+            && let Some(process) = self.workers[worker].process.as_mut()
+        {
+            process.notes.extend(ends);
         }
         self.send_up(stream, Up::Report { sequence, changes, full, degraded });
     }
