@@ -3,8 +3,6 @@
 //! are.
 #![allow(clippy::unwrap_used, reason = "all of this is a test, its small functions as well")]
 
-use std::time::Duration;
-
 use cloudai_e2e::proxy::{Proxy, Way};
 use cloudai_e2e::{BUSYBOX, Cluster, Life, Watch, Worker, engine, until};
 use serde_json::Value;

@@ -1,6 +1,6 @@
-//! The judge can fail: some planted bugs that it must find at once, by the invariant that they break
-//! and in worlds that are well without them. `make sim-planted` has all of them, from new seeds each
-//! time.
+//! The judge can fail: some planted bugs that it must find at once, by the invariant that they
+//! break and in worlds that are well without them. `make sim-planted` has all of them, from new
+//! seeds each time.
 
 use cloudai_sim::{Plant, find_planted, run_many};
 

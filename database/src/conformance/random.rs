@@ -21,7 +21,7 @@ fn draws() -> impl Strategy<Value = Vec<Vec<Draw>>> {
 }
 
 /// Chance from a seed that is said at once; `PROPTEST_RNG_SEED` gives one.
-#[expect(clippy::print_stderr, reason = "the seed of a run belongs to its output")]
+#[allow(clippy::print_stderr, reason = "the seed of a run belongs to its output")]
 fn config() -> ProptestConfig {
     let mut config = ProptestConfig {
         cases: 48,
