@@ -70,12 +70,11 @@ impl Cluster {
         cluster
     }
 
-    /// A cluster whose processes do not get the Ctrl-C of the terminal: whoever starts it takes it,
-    /// and drops the cluster.
-    pub fn start_apart() -> Self {
+    /// A cluster whose master does not run yet, and whose processes do not get the Ctrl-C of the
+    /// terminal: who starts it takes it, and drops the cluster.
+    pub fn prepare_apart() -> Self {
         let mut cluster = Self::prepare(Console::Service, &[]);
         cluster.is_apart = true;
-        cluster.start_master();
         cluster
     }
 

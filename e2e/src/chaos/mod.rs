@@ -17,7 +17,6 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::cluster::Cluster;
 use crate::history::{Call, Entry, History, Told};
 use crate::judge::{Sample, World, judge};
 use crate::watch::Watch;
@@ -131,10 +130,9 @@ impl Chance {
 pub fn run(plan: Plan) -> Option<Report> {
     interrupt::listen();
     let watch = Watch::start();
-    let cluster = Cluster::start_apart();
-    let address = cluster.http_address();
+    let mut nemesis = Nemesis::start(plan);
+    let address = nemesis.cluster().http_address();
     let api = || Api::new(&address, ANSWER_TIMEOUT);
-    let mut nemesis = Nemesis::start(cluster, plan);
     let (history, load, stop) = (History::default(), Load::default(), AtomicBool::new(false));
     let looks = Mutex::new(Vec::new());
     let healed_in = thread::scope(|scope| {

@@ -1,6 +1,7 @@
-//! Does to a cluster what happens to clusters: processes are killed and stand still, networks are
-//! cut in one direction or both, slow, or lose their connections. At most one fault at a time for
-//! each process; those of different processes overlap as they like.
+//! Does to a cluster what happens to clusters: processes are killed and stand still, the disk of
+//! the master's store is full, networks are cut in one direction or both, slow, or lose their
+//! connections. At most one fault at a time for each process; those of different processes overlap
+//! as they like.
 
 use std::collections::BTreeMap;
 use std::thread;
@@ -8,10 +9,14 @@ use std::time::{Duration, Instant};
 
 use super::{Chance, Faults, Plan, SLOTS, interrupt};
 use crate::cluster::{Cluster, Worker};
+use crate::disk::SmallDisk;
 use crate::proxy::{Proxy, Way};
 
 /// How often the nemesis looks whether something is due.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The disk of the master, and that of the workers beside it: only the first is filled.
+const DISK_BYTES: u64 = 512 << 20;
 
 /// What a process suffers, and until when.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +24,7 @@ enum Fault {
     Dead,
     Paused,
     Network,
+    DiskFull,
 }
 
 struct Victim {
@@ -38,18 +44,26 @@ struct Machine {
 pub(super) struct Nemesis {
     // First, so that no worker makes a container any more when the cluster removes them.
     machines: Vec<Machine>,
+    /// Those of the workers and of the master; none when only the master is killed. Before the
+    /// cluster, whose folder they are in.
+    disks: Option<[SmallDisk; 2]>,
     cluster: Cluster,
     master: Victim,
     chance: Chance,
-    only_master_kills: bool,
     faults: BTreeMap<&'static str, usize>,
     /// What processes said that they should never say.
     complaints: Vec<String>,
 }
 
 impl Nemesis {
-    /// Starts the workers, each behind a network of its own.
-    pub(super) fn start(cluster: Cluster, plan: Plan) -> Self {
+    /// Starts a master, and workers each behind a network of its own.
+    pub(super) fn start(plan: Plan) -> Self {
+        let mut cluster = Cluster::prepare_apart();
+        let disks = (plan.faults == Faults::All).then(|| {
+            let master = SmallDisk::mount(&cluster.data_dir(), DISK_BYTES);
+            [SmallDisk::mount(&cluster.data_dir().join("workers"), DISK_BYTES), master]
+        });
+        cluster.start_master();
         let now = Instant::now();
         let victim = || Victim { suffers: None, next: now };
         let machines = (1..=plan.workers).map(|number| Machine {
@@ -61,9 +75,9 @@ impl Nemesis {
         let mut nemesis = Self {
             machines: machines.collect(),
             master: victim(),
+            disks,
             cluster,
             chance: Chance(plan.seed),
-            only_master_kills: plan.faults == Faults::MasterKills,
             faults: BTreeMap::new(),
             complaints: Vec::new(),
         };
@@ -132,7 +146,7 @@ impl Nemesis {
             if now >= until {
                 self.heal_master(fault);
                 self.master.suffers = None;
-                let (from, to) = if self.only_master_kills { (200, 2_000) } else { (500, 8_000) };
+                let (from, to) = if self.disks.is_none() { (200, 2_000) } else { (500, 8_000) };
                 self.master.next = Instant::now() + self.chance.ms(from, to);
             }
             return;
@@ -144,18 +158,31 @@ impl Nemesis {
         if now < self.master.next {
             return;
         }
-        let (fault, length) = if self.only_master_kills {
-            self.kill_master();
-            (Fault::Dead, Duration::ZERO)
-        } else if self.chance.below(3) == 0 {
-            self.cluster.master().pause();
-            self.count("master stopped (SIGSTOP)");
-            (Fault::Paused, self.chance.ms(1_000, 20_000))
-        } else {
-            self.kill_master();
-            (Fault::Dead, self.chance.ms(0, 2_000))
-        };
+        let (fault, length) = self.harm_master();
         self.master.suffers = Some((fault, now + length));
+    }
+
+    fn harm_master(&mut self) -> (Fault, Duration) {
+        let Some([_, disk]) = &self.disks else {
+            self.kill_master();
+            return (Fault::Dead, Duration::ZERO);
+        };
+        match self.chance.below(6) {
+            0 => {
+                disk.fill();
+                self.count("master's disk full");
+                (Fault::DiskFull, self.chance.ms(1_000, 15_000))
+            }
+            1 | 2 => {
+                self.cluster.master().pause();
+                self.count("master stopped (SIGSTOP)");
+                (Fault::Paused, self.chance.ms(1_000, 20_000))
+            }
+            _ => {
+                self.kill_master();
+                (Fault::Dead, self.chance.ms(0, 2_000))
+            }
+        }
     }
 
     fn kill_master(&mut self) {
@@ -168,6 +195,10 @@ impl Nemesis {
         match fault {
             Fault::Dead => self.cluster.start_master(),
             Fault::Paused => self.cluster.master().resume(),
+            Fault::DiskFull => {
+                let [_, disk] = self.disks.as_ref().expect("a disk was filled");
+                disk.free();
+            }
             Fault::Network => {}
         }
     }
@@ -190,7 +221,7 @@ impl Nemesis {
             self.complaints.push(format!("{id} ended by itself with {code}"));
             self.start_worker(index);
         }
-        if !self.only_master_kills && now >= self.machines[index].victim.next {
+        if self.disks.is_some() && now >= self.machines[index].victim.next {
             let (fault, length) = self.harm_worker(index);
             self.machines[index].victim.suffers = Some((fault, now + length));
         }
@@ -242,7 +273,7 @@ impl Nemesis {
             Fault::Paused => {
                 machine.worker.as_ref().expect("a paused worker runs").process.resume();
             }
-            Fault::Network => machine.proxy.heal(),
+            Fault::Network | Fault::DiskFull => machine.proxy.heal(),
         }
     }
 
@@ -250,13 +281,17 @@ impl Nemesis {
         let machine = &mut self.machines[index];
         let cpus = SLOTS.to_string();
         let network = machine.proxy.address();
-        let command = self.cluster.worker_command_via(&network, &machine.id, &["--cpus", &cpus]);
+        let offers = ["--cpus", &cpus, "--storage", "100GiB"];
+        let command = self.cluster.worker_command_via(&network, &machine.id, &offers);
         machine.worker = Some(self.cluster.adopt_worker(&machine.id, command));
     }
 }
 
-/// A process that panics, or calls something an error, has found what nobody thought of.
+/// A process that panics, or calls something an error, has found what nobody thought of. That its
+/// disk is full is an error in anybody's words.
 fn complain(who: &str, said: &str, complaints: &mut Vec<String>) {
-    let bad = said.lines().filter(|line| line.contains("panicked at") || line.contains("ERROR"));
-    complaints.extend(bad.map(|line| format!("{who} said: {line}")));
+    let is_full = |line: &str| line.contains("storage full") || line.contains("No space left");
+    let is_bad =
+        |line: &&str| line.contains("panicked at") || (line.contains("ERROR") && !is_full(line));
+    complaints.extend(said.lines().filter(is_bad).map(|line| format!("{who} said: {line}")));
 }
