@@ -17,4 +17,4 @@ if [ "$#" -gt 0 ]; then
     exec "$simulator" "$@"
 fi
 "$simulator" --runs 1000
-"$simulator" --runs 1000 --planted
+"$simulator" --runs 2000 --planted
