@@ -65,7 +65,7 @@ pub(super) async fn live(
 ) -> Ended {
     let RunChannels { progress, log, stop, output_dir, record } = channels;
     let mut life = Life {
-        log: LogCopy::new(log, shared.features.log_driver),
+        log: LogCopy::new(log, &shared.features),
         stop: Stop::new(stop, abandoned),
         shared,
         assignment,

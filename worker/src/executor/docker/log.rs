@@ -15,6 +15,7 @@ use cloudai_proto::log_record::LogStream;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
 
+use super::connect::Features;
 use super::container::{ENGINE_LOG_FILE_BYTES, ENGINE_LOG_FILES};
 use super::engine::{CREATE_DEADLINE, CallError, READ_DEADLINE, call};
 use crate::clock;
@@ -68,6 +69,9 @@ pub(super) struct LogCopy {
     skip: [u64; 2],
     /// How much a byte may take in the engine's record.
     stored_bytes: u64,
+    /// Whether a connection may break by itself, with nobody the wiser: the engine is on another
+    /// machine, whose clock is not ours either.
+    is_far: bool,
     /// When the connection ended by itself.
     ended_at: Option<Timestamp>,
     /// Why the connection is known to be incomplete.
@@ -75,9 +79,11 @@ pub(super) struct LogCopy {
 }
 
 impl LogCopy {
-    pub(super) fn new(log: LogWriter, driver: &str) -> Self {
+    pub(super) fn new(log: LogWriter, features: &Features) -> Self {
+        let driver = features.log_driver;
         Self {
             log,
+            is_far: !features.is_local,
             stored_bytes: if driver == PLAIN_DRIVER { 1 } else { ESCAPED_BYTES },
             gathered: Vec::new(),
             gathered_of: LogStream::Stdout,
@@ -117,13 +123,23 @@ impl LogCopy {
     }
 
     async fn copy_frames(&mut self, frames: &mut Frames, ended: &CancellationToken) {
+        // The connection was there then. One that ends while the log is written is seen late.
+        let mut open_at = clock::wall();
         loop {
-            let next = if let Some(next) = frames.next().now_or_never() {
+            let mut next = frames.next().now_or_never();
+            if next.is_none() {
+                open_at = clock::wall();
+                self.flush().await;
+                next = frames.next().now_or_never();
+            }
+            let next = if let Some(next) = next {
                 next
             } else {
-                self.flush().await;
                 tokio::select! {
-                    next = frames.next() => next,
+                    next = frames.next() => {
+                        open_at = clock::wall();
+                        next
+                    }
                     () = silence_after(ended) => {
                         let seconds = DRAIN_IDLE.as_secs();
                         let words = format!("silent for {seconds} s after the container's end");
@@ -134,13 +150,15 @@ impl LogCopy {
             };
             match next {
                 None => {
-                    self.ended_at = Some(clock::wall());
+                    self.ended_at = Some(open_at);
                     return;
                 }
                 Some(Ok(LogOutput::StdOut { message })) => {
+                    open_at = clock::wall();
                     self.take(LogStream::Stdout, &message).await;
                 }
                 Some(Ok(LogOutput::StdErr { message })) => {
+                    open_at = clock::wall();
                     self.take(LogStream::Stderr, &message).await;
                 }
                 // Without a terminal there is neither; a frame that was cut short looks like one.
@@ -228,7 +246,7 @@ impl LogCopy {
     }
 
     /// After the container's end at `finished_at`: when the connection was not whole, or may not
-    /// have been because the engine `was_away`, the rest is read from the engine's record, from
+    /// have been because the engine is far or `was_away`, the rest is read from the engine's record, from
     /// the byte at which each stream stopped.
     pub(super) async fn complete(
         &mut self,
@@ -238,7 +256,7 @@ impl LogCopy {
         was_away: bool,
     ) {
         let is_early = self.ended_at.is_some_and(|ended| finished_at.ms_since(ended) > EARLY_MS);
-        if self.broken.is_none() && !is_early && !was_away {
+        if self.broken.is_none() && !is_early && !was_away && !self.is_far {
             return;
         }
         let why = self.broken.take().unwrap_or_else(|| "ended before the container did".to_owned());

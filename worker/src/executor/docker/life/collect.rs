@@ -11,13 +11,16 @@ use cloudai_model::{Cause, Outcome, Timestamp};
 use super::super::OUTPUT_PATH;
 use super::super::engine::{finished_at, time};
 use super::super::output::{self, Gathered};
-use super::super::wait::{Finish, Waited};
+use super::super::wait::{self, Finish, Waited};
 use super::{Life, end};
 use crate::clock;
 use crate::executor::Ended;
 
 /// What became of a container that is not ours to remove any more.
 const REMOVED_WORDS: &str = "somebody else removed the container while the task ran";
+
+/// What the engine gives for a process that SIGKILL ended.
+const KILLED_CODE: i64 = 137;
 
 impl Life {
     /// Step 5: what the engine recorded, what is missing of the log, and the files.
@@ -30,6 +33,7 @@ impl Life {
                 _ => Outcome::new(Cause::Infra, REMOVED_WORDS),
             });
         };
+        let inspected = self.with_oom(id, inspected).await;
         let state = inspected.state.clone().unwrap_or_default();
         let at = finished_at(&state).unwrap_or_else(clock::wall);
         self.log.complete(&docker, id, at, was_away || self.is_resumed).await;
@@ -42,6 +46,23 @@ impl Life {
         failpoint!("worker.files.before_gather");
         let files = self.take_files(id, &inspected, &mut outcome).await;
         Ok(Ended { outcome, started_at, at, files })
+    }
+
+    /// What the engine says of the container when it has heard from the kernel as well: that memory
+    /// ran out may come to it a moment after the end.
+    async fn with_oom(
+        &self,
+        id: &str,
+        inspected: Box<ContainerInspectResponse>,
+    ) -> Box<ContainerInspectResponse> {
+        let state = inspected.state.as_ref();
+        if state.and_then(|state| state.exit_code) != Some(KILLED_CODE)
+            || state.and_then(|state| state.oom_killed) == Some(true)
+        {
+            return inspected;
+        }
+        let (later, _) = wait::inspect(&self.shared.docker, id).await;
+        later.map_or(inspected, Box::new)
     }
 
     /// The files of the output. A result that is lost is no success; another failure keeps its own
