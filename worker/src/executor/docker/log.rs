@@ -246,8 +246,8 @@ impl LogCopy {
     }
 
     /// After the container's end at `finished_at`: when the connection was not whole, or may not
-    /// have been because the engine is far or `was_away`, the rest is read from the engine's record, from
-    /// the byte at which each stream stopped.
+    /// have been because the engine is far or `was_away`, the rest is read from the engine's
+    /// record, from the byte at which each stream stopped.
     pub(super) async fn complete(
         &mut self,
         docker: &Docker,
@@ -256,7 +256,8 @@ impl LogCopy {
         was_away: bool,
     ) {
         let is_early = self.ended_at.is_some_and(|ended| finished_at.ms_since(ended) > EARLY_MS);
-        if self.broken.is_none() && !is_early && !was_away && !self.is_far {
+        let may_be_short = self.is_far || was_away || is_early;
+        if self.broken.is_none() && !may_be_short {
             return;
         }
         let why = self.broken.take().unwrap_or_else(|| "ended before the container did".to_owned());
