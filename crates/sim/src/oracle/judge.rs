@@ -69,7 +69,10 @@ impl World {
                 let asks_until_ms = self.oracle.leases.asks_until_ms(worker);
                 let runs = it.process.as_ref().and_then(|process| process.runs.get(&attempt));
                 let goes_on = runs.is_some_and(Run::is_claimed);
-                if now_ms < end_ms && !self.oracle.leases.is_asked_for(attempt) {
+                // Its master gave it up, and its worker ends it: a hello renews other leases.
+                let is_ending = !goes_on && self.oracle.leases.was_given_up(attempt);
+                let is_asked_for = self.oracle.leases.is_asked_for(attempt);
+                if now_ms < end_ms && !is_asked_for && !is_ending {
                     let left_ms = end_ms - now_ms;
                     self.fail(format!(
                         "at most one attempt of a task holds a valid lease: {placed} is placed \
