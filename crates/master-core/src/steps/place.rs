@@ -22,7 +22,7 @@ struct Spared {
 }
 
 /// See [`Core::apply_plan`]. A share is of a shape; which tasks of the shape it gets is decided
-/// here: the first ones in the queue that were not lost on that worker last.
+/// here: the first ones in the queue, but for those that were lost on that worker last.
 pub(crate) fn apply_plan(
     core: &mut Core,
     now: Now,
@@ -39,12 +39,10 @@ pub(crate) fn apply_plan(
             continue;
         };
         let count = count.min(left);
-        let waits = spared.iter().filter(|it| it.line == *line).map(|it| it.count).sum::<u64>();
-        let mut tasks = first_of(core, *line, count + waits);
-        let found = tasks.len() as u64;
+        let mut tasks = first_of(core, *line, count);
+        let found = tasks.len();
         tasks.retain(|task| core.lost_on.get(task) != Some(&to.worker));
-        tasks.truncate(usize::try_from(count).unwrap_or(usize::MAX));
-        let rest = count.min(found).saturating_sub(tasks.len() as u64);
+        let rest = (found - tasks.len()) as u64;
         if rest > 0 {
             spared.push(Spared { line: *line, demand, offer, count: rest });
             left -= rest;
