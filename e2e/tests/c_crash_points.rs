@@ -111,7 +111,7 @@ const WORKER: &[(&str, Workload)] = &[
     ("worker.start.after", TriedAgain),
     ("worker.ended.after_record", TriedAgain),
     ("worker.stop.received", CancelledRunning),
-    ("worker.stop.requested", CancelledRunning),
+    ("worker.stop.signalled", CancelledRunning),
     ("worker.ended.before_record", CancelledRunning),
     ("worker.ended.after_record", CancelledRunning),
     ("worker.accepted.after_record worker.adopt.found", Plain),

@@ -108,7 +108,6 @@ impl SessionLoop {
         for (attempt, reason) in orders.stop {
             failpoint!("worker.stop.received");
             self.step(Input::Stop { attempt, reason });
-            failpoint!("worker.stop.requested");
         }
         for (attempt, spec) in orders.assign {
             failpoint!("worker.assign.received");

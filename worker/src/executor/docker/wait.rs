@@ -10,6 +10,7 @@ use bollard::Docker;
 use bollard::errors::Error as BollardError;
 use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{KillContainerOptionsBuilder, WaitContainerOptionsBuilder};
+use cloudai_failpoint::failpoint;
 use cloudai_model::{Cause, Limits, Timestamp};
 use futures_util::StreamExt;
 use tokio::sync::watch;
@@ -240,7 +241,7 @@ async fn begin(docker: &Docker, id: &str, finish: Finish, grace_ms: u64) -> Stop
         }
         // The kill after the grace finds out.
         Err(error) => tracing::warn!("Container {id} did not get {signal}: {error}"),
-        Ok(()) => {}
+        Ok(()) => failpoint!("worker.stop.signalled"),
     }
     let wait = if grace_ms == 0 { KILL_INTERVAL } else { Duration::from_millis(grace_ms) };
     Stopping::Until { kill_at: Instant::now() + wait, finish, grace_ms }
