@@ -43,10 +43,8 @@ pub(crate) fn apply_plan(
         let found = tasks.len();
         tasks.retain(|task| core.lost_on.get(task) != Some(&to.worker));
         let rest = (found - tasks.len()) as u64;
-        if rest > 0 {
-            spared.push(Spared { line: *line, demand, offer, count: rest });
-            left -= rest;
-        }
+        left -= rest;
+        spared.push(Spared { line: *line, demand, offer, count: rest });
         for task in tasks {
             let placement = Placement { task, worker: to.worker.clone() };
             left -= u64::from(place(core, now, &placement, batch).is_ok());

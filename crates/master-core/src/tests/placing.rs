@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use cloudai_model::{Cause, JobShape, TaskSpec};
+use cloudai_model::{Cause, JobShape};
 use cloudai_scheduler::{Plan, Share};
 
-use super::world::{World, array, ended, hello_of, spec, started, worker};
+use super::world::{World, array, ended, hello_of, spec, started, tiny, worker};
 use crate::{Answer, Command, Input, Placement, Submission, bounds};
 
 #[test]
@@ -178,13 +178,6 @@ fn a_placement_and_its_repetition_both_count() {
 }
 
 /// A task of which thousands fit into the test workers' memory and storage.
-fn tiny() -> TaskSpec {
-    let mut spec = spec(1);
-    spec.needs.memory_bytes = 64 << 20;
-    spec.needs.storage_bytes = 0;
-    spec
-}
-
 #[test]
 fn a_plan_is_wished_for_once_and_only_while_something_can_be_placed() {
     let mut world = World::new();

@@ -2,7 +2,7 @@
 
 use cloudai_model::{Cause, JobShape};
 
-use super::world::{World, array, ended, spec, worker};
+use super::world::{World, array, ended, spec, started, tiny, worker};
 use crate::bounds;
 
 /// Two workers of that many cores, and a task of one core that was lost on the first one.
@@ -132,6 +132,45 @@ fn room_that_it_leaves_is_used_without_another_event() {
     assert_eq!(later(&mut world), "worker-2: assign task-1-a2");
     assert_eq!(world.core.next_deadline(), Some(world.now().mono));
     assert_eq!(world.pass(0), "worker-1: assign task-2-a2");
+}
+
+#[test]
+fn the_one_place_of_a_worker_on_trial_is_not_taken() {
+    // As above, but the large one is what its worker is tried with: no other task fits beside it.
+    let mut world = World::new();
+    world.hello("worker-1", 1);
+    world.hello("worker-2", 8);
+    world.submit_one(1);
+    world.submit_one(2);
+    for attempt in 1..=bounds::BREAKER_FAILURES {
+        assert_eq!(world.state("task-2"), format!("assigned a{attempt} worker-2"));
+        world.report("worker-2", 2, ended(&format!("task-2-a{attempt}"), Cause::Infra));
+        if attempt < bounds::BREAKER_FAILURES {
+            world.pass(bounds::BACKOFF_MS_MIN << (attempt - 1));
+        }
+    }
+    let tried_at = world.now_ms + bounds::BREAKER_MS_MIN;
+    while world.now_ms < tried_at - bounds::BACKOFF_MS_MIN {
+        assert_eq!(later(&mut world), "");
+        world.full("worker-1", 1, vec![started("task-1-a1")]);
+        world.full("worker-2", 2, Vec::new());
+    }
+    world.report("worker-1", 1, ended("task-1-a1", Cause::Infra));
+    let sent = later(&mut world);
+    assert_eq!(sent, "worker-1: assign task-1-a2, worker-2: assign task-2-a6");
+}
+
+#[test]
+fn what_stays_where_it_was_lost_counts_for_the_bound_of_a_plan() {
+    let mut world = World::new();
+    let most = bounds::PLACEMENTS_PER_PLAN_MAX;
+    world.hello("worker-1", most);
+    world.submit(tiny(), array(1, most as u32, None));
+    world.pass(0);
+    assert!(world.core.next_deadline() > Some(world.now().mono));
+    world.hello("worker-1", most);
+    assert_eq!(world.state("task-1.1"), "assigned a2 worker-1");
+    assert_eq!(world.core.next_deadline(), Some(world.now().mono));
 }
 
 #[test]

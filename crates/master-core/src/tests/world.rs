@@ -243,6 +243,14 @@ impl World {
     }
 }
 
+/// Of one core and little else, so that a worker takes many.
+pub(super) fn tiny() -> TaskSpec {
+    let mut spec = spec(1);
+    spec.needs.memory_bytes = 64 << 20;
+    spec.needs.storage_bytes = 0;
+    spec
+}
+
 pub(super) fn hello_of(
     name: &str,
     cores: u64,
