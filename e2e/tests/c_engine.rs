@@ -61,6 +61,16 @@ impl Rig {
         self.cluster.wait_worker(WORKER, "active");
     }
 
+    /// The first attempt failed by no fault of the task, in these words, and the second one ends.
+    #[track_caller]
+    fn check_tried_again(&self, task: &str, words: &str) {
+        let detail = self.cluster.wait_success(task);
+        assert_eq!(causes(&detail), ["infra", "exit"]);
+        let message = detail["attempts"][0]["outcome"]["message"].as_str().unwrap();
+        assert!(message.contains(words), "{message}");
+        self.check_clean();
+    }
+
     /// Nothing is left over, and nothing ran twice.
     #[track_caller]
     fn check_clean(&self) {
@@ -180,11 +190,7 @@ fn c9_what_was_stopped_through_the_engine_did_not_end_by_itself() {
     let task = rig.hold("term 7");
     rig.engine.stop_by_hand(&task);
     rig.engine.release(&task);
-    let detail = rig.cluster.wait_success(&task);
-    assert_eq!(causes(&detail), ["infra", "exit"]);
-    let message = detail["attempts"][0]["outcome"]["message"].as_str().unwrap();
-    assert!(message.contains("stopped through the engine, and not by CloudAI"), "{message}");
-    rig.check_clean();
+    rig.check_tried_again(&task, "stopped through the engine, and not by CloudAI");
 }
 
 #[test]
@@ -309,11 +315,7 @@ fn c9_a_container_taken_away_by_hand_costs_an_attempt() {
     let task = rig.hold("");
     rig.engine.take_away(&task);
     rig.engine.release(&task);
-    let detail = rig.cluster.wait_success(&task);
-    assert_eq!(causes(&detail), ["infra", "exit"]);
-    let message = detail["attempts"][0]["outcome"]["message"].as_str().unwrap();
-    assert!(message.contains("somebody else removed the container"), "{message}");
-    rig.check_clean();
+    rig.check_tried_again(&task, "somebody else removed the container");
 }
 
 #[test]
