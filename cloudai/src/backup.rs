@@ -6,7 +6,8 @@ use std::path::Path;
 use cloudai_cli::grammar::{BackupArgs, RestoreArgs};
 use cloudai_cli::{Failure, Screen, Settings, exit, show_bytes, show_time, write_json};
 use cloudai_master::backup::{
-    BackupError, BackupRequest, Manifest, Progress, Restored, TasksPart, back_up, restore,
+    BackupError, BackupRequest, Manifest, Progress, RestoreRequest, Restored, TasksPart, back_up,
+    restore,
 };
 
 use crate::roles;
@@ -37,16 +38,20 @@ pub(crate) fn bring_back(
     let mut screen = Screen::standard();
     let data_dir = settings.data_dir(args.data_dir.clone())?;
     let mut told = Told::default();
-    let made = restore(&args.backup, &data_dir, &mut |progress| told.tell(&mut screen, progress));
+    let (backup, skip_damaged) = (args.backup.clone(), args.skip_damaged);
+    let request = RestoreRequest { backup, data_dir, skip_damaged };
+    let made = restore(&request, &mut |progress| told.tell(&mut screen, progress));
     told.end(&mut screen);
     let restored = made.map_err(|error| failure(&error))?;
+    let data_dir = request.data_dir;
     if json {
-        let Restored { manifest, lost_ms: _, numbers } = restored;
+        let Restored { manifest, lost_ms: _, numbers, left_out } = restored;
         let answer = Answer {
             data_dir: &data_dir,
             lost_after_ms: manifest.made_at_ms,
             next_job: numbers.last_job + 1,
             epoch: numbers.epoch(),
+            left_out: left_out.iter().map(ToString::to_string).collect(),
             backup: &manifest,
         };
         write_json(&mut screen, &answer)?;
@@ -66,14 +71,19 @@ struct Answer<'a> {
     next_job: u64,
     /// The history that begins with this restore.
     epoch: u32,
+    /// Damaged logs and files, each with what is wrong.
+    left_out: Vec<String>,
     backup: &'a Manifest,
 }
 
 fn tell_restored(screen: &mut Screen, data_dir: &Path, restored: &Restored) -> Result<(), Failure> {
-    let Restored { manifest, lost_ms, numbers } = restored;
+    let Restored { manifest, lost_ms, numbers, left_out } = restored;
     let dir = data_dir.display();
     let made_at = show_time(manifest.made_at_ms);
     screen.line(format!("Restored into {dir}: {}", contents(manifest)))?;
+    for damage in left_out {
+        screen.line(format!("Left out: {damage}"))?;
+    }
     screen.line(format!("Lost: everything that was accepted or ended after {made_at}."))?;
     let next = numbers.last_job + 1;
     let epoch = numbers.epoch();
@@ -109,7 +119,7 @@ fn contents(manifest: &Manifest) -> String {
     let live = queued + assigned + running;
     let ended = succeeded + failed + cancelled;
     let store = show_bytes(manifest.store.bytes);
-    let files = match manifest.files {
+    let files = match &manifest.files {
         Some(files) => format!("{} files of tasks ({})", files.count, show_bytes(files.bytes)),
         None => "no logs and files".to_owned(),
     };

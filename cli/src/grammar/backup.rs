@@ -43,4 +43,7 @@ pub struct RestoreArgs {
     /// [env: CLOUDAI_DATA]
     #[arg(long, value_name = "DIR")]
     pub data_dir: Option<PathBuf>,
+    /// Leave out logs and files that are not what was backed up, rather than restore nothing
+    #[arg(long)]
+    pub skip_damaged: bool,
 }

@@ -73,12 +73,14 @@ impl From<StatusCounts> for TasksPart {
 }
 
 /// The logs and files of a backup.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FilesPart {
     /// How many.
     pub count: u64,
     /// Their lengths together, in bytes.
     pub bytes: u64,
+    /// The SHA-256 of `files.sha256`, which has those of the files, in hexadecimal.
+    pub list_sha256: String,
 }
 
 /// The part that every form has, so that a newer one can be named.

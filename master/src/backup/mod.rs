@@ -1,10 +1,12 @@
 //! A copy of a master's data, taken while it runs, and a data directory made from one.
 //!
 //! A backup is a directory: `backup.json` says what it is, `cloudai.db` is the store, `tasks/` are
-//! the logs and files. It appears whole or not at all, and so does what is restored. Nothing here
-//! may change what it copies, or go on from numbers that the lost master may have given. Read next:
-//! `take.rs`, `restore.rs`, and `crates/model/src/numbers.rs` for what is fenced.
+//! the logs and files, `files.sha256` is their list. It appears whole or not at all, and so does
+//! what is restored. Nothing here may change what it copies, or go on from numbers that the lost
+//! master may have given. Read next: `take.rs`, `restore.rs`, and `crates/model/src/numbers.rs` for
+//! what is fenced.
 
+mod list;
 mod manifest;
 mod restore;
 mod take;
@@ -20,7 +22,7 @@ use cloudai_master_core::RestoreError;
 use thiserror::Error;
 
 pub use manifest::{FilesPart, Manifest, StorePart, TasksPart};
-pub use restore::{Restored, restore};
+pub use restore::{Damage, RestoreRequest, Restored, restore};
 pub(crate) use restore::{find_orphan, is_backup};
 pub use take::{BackupRequest, back_up};
 
@@ -90,6 +92,18 @@ pub enum BackupError {
         path: PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// A log or a file of the backup is not what it was when it was made.
+    #[error(
+        "the backup {path} is damaged: {damage}. Nothing was restored. Use another backup, or leave \
+         out what is damaged with --skip-damaged",
+        path = path.display()
+    )]
+    DamagedFile {
+        /// The place.
+        path: PathBuf,
+        /// What is wrong.
+        damage: Damage,
     },
     /// The backup was made by a newer version.
     #[error(

@@ -1,26 +1,60 @@
 //! Making a data directory from a backup.
 //!
-//! Everything is checked before anything is made. The new store goes on from numbers that the lost
-//! master cannot have given, so that its sessions, attempts and jobs are told from those to come.
+//! Nothing stands in the data directory before everything was checked. The new store goes on from
+//! numbers that the lost master cannot have given, so that its sessions, attempts and jobs are told
+//! from those to come.
 
-use std::path::Path;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, io};
 
 use cloudai_database::{DirLock, SqliteStore, Store as _};
 use cloudai_master_core::{Core, Settings};
 use cloudai_model::Numbers;
 
-use super::manifest::{self, MANIFEST, Manifest};
+use super::list::{self, LIST};
+use super::manifest::{self, FilesPart, MANIFEST, Manifest};
 use super::{BackupError, Progress, STORE, STORE_LOG, TASKS, io_error, tree};
 use crate::clock;
 
 /// Where it is put together, in the data directory.
 const STAGE: &str = "restoring";
 
+/// What is wrong with a file whose bytes are others.
+const DIFFERS: &str = "is not what was backed up (its SHA-256 differs)";
+
 /// What else may lie in a data directory that is restored into: what workers on this machine keep,
 /// what the prompt keeps, and what is left of a restore that did not come to its end.
 const HARMLESS: [&str; 5] = ["cloudai.lock", "workers", "history", "lost+found", STAGE];
+
+/// What to restore, and where to.
+#[derive(Debug, Clone)]
+pub struct RestoreRequest {
+    /// The backup.
+    pub backup: PathBuf,
+    /// The new data directory, which must hold no data.
+    pub data_dir: PathBuf,
+    /// Whether logs and files that are damaged are left out; else nothing is restored. The store is
+    /// never left out.
+    pub skip_damaged: bool,
+}
+
+/// A log or a file of a backup that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// Which one, relative to the backup.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.path.display(), self.why)
+    }
+}
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,14 +65,16 @@ pub struct Restored {
     pub lost_ms: u64,
     /// Where the numbers go on.
     pub numbers: Numbers,
+    /// Logs and files that were left out.
+    pub left_out: Vec<Damage>,
 }
 
-/// Makes the data directory `data_dir`, which must hold no data, from a backup.
+/// Makes a data directory from a backup.
 pub fn restore(
-    backup: &Path,
-    data_dir: &Path,
+    request: &RestoreRequest,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Restored, BackupError> {
+    let RestoreRequest { backup, data_dir, .. } = request;
     let manifest = manifest::read(backup)?;
     check_store(backup, &manifest)?;
     let now_ms = clock::wall().unix_ms();
@@ -47,20 +83,21 @@ pub fn restore(
         .ok_or_else(|| BackupError::Future { path: backup.to_owned() })?;
     let lock = claim(data_dir)?;
     let stage = data_dir.join(STAGE);
-    let staged = stage_all(backup, &stage, &manifest, lost_ms, progress);
-    let finished = staged.and_then(|numbers| {
+    let staged = stage_all(request, &stage, &manifest, lost_ms, progress);
+    let finished = staged.and_then(|(numbers, left_out)| {
         progress(Progress::Sync);
         tree::sync_all(&stage)?;
         wait_until(manifest.made_at_ms + Numbers::seconds_lost(lost_ms) * 1_000);
         put_in_place(&stage, data_dir)?;
-        Ok(numbers)
+        Ok((numbers, left_out))
     });
     if finished.is_err() {
         // Its own error says more than one of tidying up.
         let _ = fs::remove_dir_all(&stage);
     }
     drop(lock);
-    Ok(Restored { manifest, lost_ms, numbers: finished? })
+    let (numbers, left_out) = finished?;
+    Ok(Restored { manifest, lost_ms, numbers, left_out })
 }
 
 /// Whether the store is the one that the backup was made with.
@@ -76,10 +113,7 @@ fn check_store(backup: &Path, manifest: &Manifest) -> Result<(), BackupError> {
         return Err(damaged(format!("{STORE} has {bytes} bytes and not {had}")));
     }
     if sha256 != manifest.store.sha256 {
-        return Err(damaged(format!("{STORE} is not what was backed up (its SHA-256 differs)")));
-    }
-    if manifest.files.is_some() && !backup.join(TASKS).is_dir() {
-        return Err(damaged(format!("the folder {TASKS} is missing")));
+        return Err(damaged(format!("{STORE} {DIFFERS}")));
     }
     Ok(())
 }
@@ -109,26 +143,92 @@ fn claim(data_dir: &Path) -> Result<DirLock, BackupError> {
     }
 }
 
-/// Puts everything together in a folder of its own.
+/// Puts everything together in a folder of its own. Where the numbers go on, and what was left out.
 fn stage_all(
-    backup: &Path,
+    request: &RestoreRequest,
     stage: &Path,
     manifest: &Manifest,
     lost_ms: u64,
     progress: &mut dyn FnMut(Progress),
-) -> Result<Numbers, BackupError> {
+) -> Result<(Numbers, Vec<Damage>), BackupError> {
+    let backup = &request.backup;
     if stage.exists() {
         fs::remove_dir_all(stage).map_err(io_error("clear", stage))?;
     }
     fs::create_dir(stage).map_err(io_error("make", stage))?;
-    tree::copy_one(&backup.join(STORE), &stage.join(STORE))?;
+    let store = backup.join(STORE);
+    tree::copy_file(&store, &stage.join(STORE))?
+        .ok_or_else(|| io_error("read", &store)(io::ErrorKind::NotFound.into()))?;
     progress(Progress::Check);
     let numbers =
         fence(stage, lost_ms)?.ok_or_else(|| BackupError::UsedUp { path: backup.to_owned() })?;
-    if manifest.files.is_some() {
-        tree::copy(&backup.join(TASKS), &stage.join(TASKS), |_| true, progress)?;
+    let left_out = match &manifest.files {
+        Some(files) => stage_files(request, stage, files, progress)?,
+        None => Vec::new(),
+    };
+    Ok((numbers, left_out))
+}
+
+/// Copies the logs and files that the backup lists, and no others, each checked against its line.
+/// What was left out.
+fn stage_files(
+    request: &RestoreRequest,
+    stage: &Path,
+    files: &FilesPart,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Vec<Damage>, BackupError> {
+    let mut left_out = Vec::new();
+    let mut damaged = |path: PathBuf, why: String| {
+        let damage = Damage { path, why };
+        if !request.skip_damaged {
+            return Err(BackupError::DamagedFile { path: request.backup.clone(), damage });
+        }
+        left_out.push(damage);
+        Ok(())
+    };
+    let list = request.backup.join(LIST);
+    match tree::measure(&list) {
+        Ok((_, sha256)) if sha256 == files.list_sha256 => {}
+        Ok(_) => damaged(LIST.into(), DIFFERS.to_owned())?,
+        // Without it, nothing can be told from what is damaged.
+        Err(error) => {
+            damaged(LIST.into(), format!("cannot be used: {error}"))?;
+            return Ok(left_out);
+        }
     }
-    Ok(numbers)
+    let lines = BufReader::new(File::open(&list).map_err(io_error("read", &list))?).split(b'\n');
+    let mut tally = tree::Tally::default();
+    for line in lines {
+        let line = line.map_err(io_error("read", &list))?;
+        let Some((path, sha256)) = list::parse(&line) else {
+            let text = String::from_utf8_lossy(&line).escape_debug().to_string();
+            damaged(LIST.into(), format!("has a line that names no file of a task: '{text}'"))?;
+            continue;
+        };
+        let to = stage.join(&path);
+        let folder = to.parent().expect("it lies in the stage");
+        fs::create_dir_all(folder).map_err(io_error("make", folder))?;
+        let why = match tree::copy_file(&request.backup.join(&path), &to) {
+            Ok(Some((length, copied))) if copied == sha256 => {
+                tally.add(length, progress);
+                continue;
+            }
+            Ok(Some(_)) => DIFFERS.to_owned(),
+            Ok(None) => "is missing".to_owned(),
+            Err(BackupError::Io { doing: "read", source, .. }) => {
+                format!("cannot be read: {source}")
+            }
+            Err(error) => return Err(error),
+        };
+        damaged(path, why)?;
+        match fs::remove_file(&to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error("remove", &to)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(left_out)
 }
 
 /// Checks that a master can start over the store, and makes it go on from numbers that nobody has;

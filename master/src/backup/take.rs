@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use cloudai_database::copy_store;
 
 use super::manifest::{self, FORMAT, Manifest, StorePart};
-use super::{BackupError, Progress, STORE, TASKS, io_error, tree};
+use super::{BackupError, Progress, STORE, io_error, tree};
 use crate::clock;
 
 /// What to copy, and where to.
@@ -44,8 +44,7 @@ pub fn back_up(
     } else {
         // Jobs that the copied store does not know would belong to nothing.
         let known = |name: &str| name.parse().is_ok_and(|job: u64| job <= last_job);
-        let (from, to) = (data_dir.join(TASKS), partial.path.join(TASKS));
-        Some(tree::copy(&from, &to, known, progress)?)
+        Some(tree::copy(data_dir, &partial.path, known, progress)?)
     };
     let cloudai_version = env!("CARGO_PKG_VERSION").to_owned();
     let manifest = Manifest { format: FORMAT, cloudai_version, made_at_ms, store, files };

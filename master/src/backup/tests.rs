@@ -47,7 +47,12 @@ impl Place {
     }
 
     fn bring_back(&self, to: &str) -> Result<Restored, BackupError> {
-        restore(&self.backup(), &self.root.path().join(to), &mut |_| {})
+        self.bring_back_with(to, false)
+    }
+
+    fn bring_back_with(&self, to: &str, skip_damaged: bool) -> Result<Restored, BackupError> {
+        let data_dir = self.root.path().join(to);
+        restore(&RestoreRequest { backup: self.backup(), data_dir, skip_damaged }, &mut |_| {})
     }
 }
 
@@ -93,11 +98,13 @@ fn what_is_backed_up_is_what_is_restored_and_the_numbers_go_on_higher() {
     let manifest = place.take(false).unwrap();
     assert_eq!((manifest.store.last_job, manifest.store.tasks.queued), (3, 3));
     let log_bytes = "log of 1".len() as u64 * 3 + "result".len() as u64 * 3;
-    assert_eq!(manifest.files, Some(FilesPart { count: 6, bytes: log_bytes }));
-    assert_eq!(names(&place.backup()), set(["backup.json", "cloudai.db", "tasks"]));
+    let files = manifest.files.as_ref().unwrap();
+    assert_eq!((files.count, files.bytes), (6, log_bytes));
+    let whole = ["backup.json", "cloudai.db", "files.sha256", "tasks"];
+    assert_eq!(names(&place.backup()), set(whole));
     assert_eq!(names(&place.root.path().join("backups")), set(["first"]));
     let restored = place.bring_back("new").unwrap();
-    assert_eq!(restored.manifest, manifest);
+    assert_eq!((&restored.manifest, restored.left_out.len()), (&manifest, 0));
     let new = place.root.path().join("new");
     assert_eq!(names(&new), set(["cloudai.db", "cloudai.lock", "tasks"]));
     assert_eq!(names(&new.join("tasks")), set(["1", "2", "3"]));
@@ -209,7 +216,58 @@ fn a_backup_that_changed_is_refused_and_nothing_is_made() {
     }
     std::fs::remove_file(&manifest).unwrap();
     refuse("is not a backup: backup.json cannot be read");
-    std::fs::write(&manifest, &text).unwrap();
-    std::fs::remove_dir_all(place.backup().join(TASKS)).unwrap();
-    refuse("the folder tasks is missing");
+}
+
+#[test]
+fn a_log_or_file_that_changed_is_named_and_can_be_left_out() {
+    let place = Place::new(3);
+    place.write(1, "output/two\nlines", "odd");
+    place.take(false).unwrap();
+    let in_backup = |path: &str| place.backup().join(TASKS).join(path);
+    // The tool that everybody has reads the list.
+    let mut check = std::process::Command::new("sha256sum");
+    check.args(["--check", "--quiet", "files.sha256"]).current_dir(place.backup());
+    assert!(check.status().unwrap().success());
+    let refuse = |want: &str| {
+        let error = place.bring_back("new").unwrap_err().to_string();
+        assert!(error.contains(want) && error.contains("--skip-damaged"), "'{want}': '{error}'");
+        assert_eq!(names(&place.root.path().join("new")), set(["cloudai.lock"]));
+    };
+    std::fs::write(in_backup("1/0-a1/log"), "log of 7").unwrap();
+    refuse("tasks/1/0-a1/log is not what was backed up (its SHA-256 differs)");
+    std::fs::remove_file(in_backup("1/0-a1/log")).unwrap();
+    refuse("tasks/1/0-a1/log is missing");
+    std::fs::write(in_backup("2/0-a1/log"), "log of 2 and more").unwrap();
+    // What was never backed up is not restored.
+    std::fs::write(in_backup("2/0-a1/foreign"), "").unwrap();
+    let left_out = place.bring_back_with("new", true).unwrap().left_out;
+    let mut words: Vec<String> = left_out.iter().map(ToString::to_string).collect();
+    words.sort();
+    let differs = "is not what was backed up (its SHA-256 differs)";
+    let want = ["tasks/1/0-a1/log is missing", &format!("tasks/2/0-a1/log {differs}")];
+    assert_eq!(words, want);
+    let restored = |path: &str| place.root.path().join("new/tasks").join(path);
+    assert_eq!(std::fs::read_to_string(restored("1/0-a1/output/two\nlines")).unwrap(), "odd");
+    assert_eq!(std::fs::read_to_string(restored("3/0-a1/log")).unwrap(), "log of 3");
+    assert_eq!(names(&restored("2/0-a1")), set(["output"]));
+}
+
+#[test]
+fn without_its_list_a_backup_gives_only_the_store_and_only_when_asked() {
+    let place = Place::new(2);
+    place.take(false).unwrap();
+    let list = place.backup().join("files.sha256");
+    let text = std::fs::read_to_string(&list).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    std::fs::write(&list, format!("{}\nnonsense\n{}\n", lines[0], lines[1])).unwrap();
+    let error = place.bring_back("first").unwrap_err().to_string();
+    assert!(error.contains("files.sha256 is not what was backed up"), "{error}");
+    // What it still names is checked all the same.
+    let restored = place.bring_back_with("second", true).unwrap();
+    assert_eq!(restored.left_out.len(), 2, "{restored:?}");
+    assert!(restored.left_out[1].to_string().contains("'nonsense'"), "{restored:?}");
+    std::fs::remove_file(&list).unwrap();
+    let restored = place.bring_back_with("third", true).unwrap();
+    assert!(restored.left_out[0].to_string().contains("files.sha256 cannot be used"));
+    assert_eq!(names(&place.root.path().join("third")), set(["cloudai.db", "cloudai.lock"]));
 }
