@@ -168,16 +168,18 @@ fn c9_a_restarted_engine_that_killed_its_containers_costs_an_attempt() {
 fn c9_what_an_engine_stops_before_it_goes_away_costs_an_attempt() {
     let mut rig = Rig::start();
     let (stopped, handles) = (rig.hold("deaf"), rig.hold("term 7"));
+    let saves = rig.hold("term 0");
     let fails = rig.submit("exit 3");
     rig.cluster.wait_end(&fails);
     rig.engine.stop(Containers::EndFirst);
     let exits = rig.engine.journal().exits;
-    assert_eq!((exits[&first(&stopped)], exits[&first(&handles)]), (137, 7));
+    let codes = [&stopped, &handles, &saves].map(|task| exits[&first(task)]);
+    assert_eq!(codes, [137, 7, 0]);
     rig.wait_degraded();
     rig.engine.release("");
     rig.engine.serve();
     rig.wait_well();
-    for task in [&stopped, &handles] {
+    for task in [&stopped, &handles, &saves] {
         assert_eq!(causes(&rig.cluster.wait_success(task)), ["infra", "exit"]);
     }
     assert_eq!(causes(&rig.cluster.task(&fails)), ["exit"]);
@@ -187,10 +189,25 @@ fn c9_what_an_engine_stops_before_it_goes_away_costs_an_attempt() {
 #[test]
 fn c9_what_was_stopped_through_the_engine_did_not_end_by_itself() {
     let rig = Rig::start();
-    let task = rig.hold("term 7");
-    rig.engine.stop_by_hand(&task);
-    rig.engine.release(&task);
-    rig.check_tried_again(&task, "stopped through the engine, and not by CloudAI");
+    // The second one says that all is well, as a task does that has saved where it was.
+    for script in ["term 7", "term 0"] {
+        let task = rig.hold(script);
+        rig.engine.stop_by_hand(&task);
+        rig.engine.release(&task);
+        rig.check_tried_again(&task, "stopped through the engine, and not by CloudAI");
+    }
+}
+
+#[test]
+fn c9_a_success_is_one_when_the_engine_cannot_say_who_ended_it() {
+    let rig = Rig::start();
+    for (job, fault) in (1..).zip(Fault::AT_ONCE.into_iter().chain([Fault::Hang])) {
+        // All before the task is there: its number is known.
+        rig.engine.once(Call::Events, &format!("task-{job}-a1"), fault);
+        let task = rig.submit("exit 0");
+        assert_eq!(causes(&rig.cluster.wait_success(&task)), ["exit"], "{fault:?}");
+    }
+    rig.check_clean();
 }
 
 #[test]

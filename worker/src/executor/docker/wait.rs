@@ -55,6 +55,8 @@ pub(super) enum Finish {
     },
     /// It was found ended after the engine had been away.
     EngineFailed,
+    /// The engine told its end, and was gone a moment later: it was being shut down.
+    AsEngineLeft,
     /// It was stopped through the engine, and not by this worker.
     StoppedOutside,
     /// The container does not exist any more.
@@ -356,8 +358,9 @@ async fn until_exit(docker: &Docker, id: &str) -> Waited {
             None => Some(Finish::Gone),
             Some(inspected) if is_running(inspected) => None,
             // An engine that answers at once was not restarted; only a connection broke.
-            Some(_) if waited.is_err() && is_back => Some(Finish::EngineFailed),
-            Some(_) => Some(Finish::ByItself),
+            Some(_) if !is_back => Some(Finish::ByItself),
+            Some(_) if waited.is_ok() => Some(Finish::AsEngineLeft),
+            Some(_) => Some(Finish::EngineFailed),
         };
         if let Some(finish) = finish {
             return Waited { finish, was_away, inspected: inspected.map(Box::new) };

@@ -1,8 +1,8 @@
 //! Who ended a container: the task itself, or somebody through the engine. An engine that is shut
 //! down stops its containers before it goes away, and tells whoever waits for them an exit code
 //! that looks like the task's own. Its list of events knows better: a stop is in it in front of the
-//! end. An engine that was started anew has an empty list. It must never take a failure from the
-//! task on less than that. Read next: `collect.rs`, which makes an outcome of it.
+//! end. An engine that was started anew has an empty list. It must never take an end from the task
+//! on less than that. Read next: `collect.rs`, which makes an outcome of it.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use bollard::models::{ContainerState, EventMessage};
 use bollard::query_parameters::EventsOptionsBuilder;
 use cloudai_model::Timestamp;
 use futures_util::StreamExt;
+use tokio::time::timeout;
 
 use super::super::engine::{CallError, READ_DEADLINE, finished_at, time};
 use super::super::wait::{Finish, inspect};
@@ -24,6 +25,9 @@ const STOPPED_CODES: [i64; 2] = [137, 143];
 /// How long after its end, in milliseconds, a container's end may come into the list: the engine
 /// writes it a moment later.
 const LISTED_WITHIN_MS: u64 = 5_000;
+/// How long the end of a success is looked for in the list, which may have lost it: an engine keeps
+/// the last 256 events only.
+const SUCCESS_PATIENCE: Duration = Duration::from_millis(200);
 /// How often the list is asked for when its answer is lost.
 const ASKS_MAX: usize = 3;
 
@@ -38,8 +42,12 @@ enum Listed {
     Nothing,
 }
 
-/// The finish of a wait, by what the engine says of the end. A success is one in any case, and what
-/// CloudAI stopped itself needs no further word. The flag is whether the engine was away.
+/// The finish of a wait, by what the engine says of the end. What CloudAI stopped itself needs no
+/// further word. The flag is whether the engine was away.
+///
+/// A success is doubted as well: a task that has a handler for SIGTERM, and ends well in it, was
+/// interrupted all the same. It stays one when the engine does not know, unless the engine goes away
+/// at that very moment: then it is being shut down.
 pub(super) async fn settle(
     docker: &Docker,
     id: &str,
@@ -48,16 +56,24 @@ pub(super) async fn settle(
 ) -> Finish {
     let code = state.exit_code.unwrap_or(-1);
     let is_settled = match finish {
-        Finish::ByItself => code == 0 || (state.oom_killed == Some(true) && !was_away),
-        Finish::EngineFailed => code == 0,
+        Finish::ByItself => code != 0 && state.oom_killed == Some(true) && !was_away,
+        Finish::EngineFailed | Finish::AsEngineLeft => false,
         _ => true,
     };
     if is_settled {
         return finish;
     }
-    match look_up(docker, id, state).await {
+    let patience = (code == 0).then_some(SUCCESS_PATIENCE);
+    match look_up(docker, id, state, patience).await {
         (Listed::End, _) => Finish::ByItself,
         (Listed::Stop, _) => Finish::StoppedOutside,
+        (Listed::Nothing, away) if code == 0 => {
+            if away || finish == Finish::AsEngineLeft {
+                Finish::StoppedOutside
+            } else {
+                finish
+            }
+        }
         (Listed::Nothing, away) if was_away || away || STOPPED_CODES.contains(&code) => {
             Finish::EngineFailed
         }
@@ -65,13 +81,24 @@ pub(super) async fn settle(
     }
 }
 
-/// The other is whether the engine was away.
-async fn look_up(docker: &Docker, id: &str, state: &ContainerState) -> (Listed, bool) {
+/// What the list says, as soon as it does or after so long. The other is whether the engine was
+/// away.
+async fn look_up(
+    docker: &Docker,
+    id: &str,
+    state: &ContainerState,
+    patience: Option<Duration>,
+) -> (Listed, bool) {
     let mut was_away = false;
     let Some(at) = finished_at(state) else { return (Listed::Nothing, was_away) };
     let since = time(state.started_at.as_deref()).unwrap_or_default();
     for _ in 0..ASKS_MAX {
-        let error = match read(docker, id, since, at).await {
+        let reading = read(docker, id, since, at);
+        let read = match patience {
+            Some(patience) => timeout(patience, reading).await.unwrap_or(Ok(Listed::Nothing)),
+            None => reading.await,
+        };
+        let error = match read {
             Ok(listed) => return (listed, was_away),
             Err(error) => error,
         };
@@ -106,7 +133,7 @@ async fn read(
     let what = "list its events";
     let late = || CallError::Late { what, seconds: READ_DEADLINE.as_secs() };
     loop {
-        let next = tokio::time::timeout(READ_DEADLINE, events.next()).await.map_err(|_| late())?;
+        let next = timeout(READ_DEADLINE, events.next()).await.map_err(|_| late())?;
         match next.transpose().map_err(|error| CallError::new(what, &error))? {
             None => return Ok(listed),
             Some(event) if is_stop(&event) => listed = Listed::Stop,
