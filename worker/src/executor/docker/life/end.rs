@@ -46,8 +46,8 @@ enum Listed {
 /// further word. The flag is whether the engine was away.
 ///
 /// A success is doubted as well: a task that has a handler for SIGTERM, and ends well in it, was
-/// interrupted all the same. It stays one when the engine does not know, unless the engine goes away
-/// at that very moment: then it is being shut down.
+/// interrupted all the same. It stays one when the engine does not know, unless the engine goes
+/// away at that very moment: then it is being shut down.
 pub(super) async fn settle(
     docker: &Docker,
     id: &str,
