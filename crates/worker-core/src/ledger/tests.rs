@@ -315,7 +315,7 @@ fn a_stop_with_less_time_shortens_the_grace_of_an_earlier_one_and_no_other_does(
                 assert_eq!(graces(&mut world.ledger, 9_000, input), [0; 0]);
             }
             assert_eq!(graces(&mut world.ledger, 9_000, hurried.clone()), [LEASE_END_GRACE_MS_MAX]);
-            for input in [by_user(), Input::ShutDown, Input::Tick] {
+            for input in [by_user(), stale(), forget(), Input::ShutDown, Input::Tick] {
                 assert_eq!(graces(&mut world.ledger, 90_000, input), [0; 0]);
             }
         }
@@ -610,7 +610,9 @@ fn a_ledger_knows_its_session_and_how_much_it_holds() {
     world.run("started task-1-a1");
     assert!(world.ledger.has_news());
     world.run("report");
-    assert!(!world.ledger.has_news());
+    assert!(!world.ledger.has_news() && !world.ledger.is_shutting_down());
+    world.run("shutdown");
+    assert!(world.ledger.is_shutting_down());
 }
 
 #[test]
